@@ -1,0 +1,276 @@
+"""The cache file: lays it out as HDF5, opens it, checks it and loads it. The only module that imports h5py.
+
+    manifest               JSON: all that shaped the numbers; its SHA-256 is the fingerprint
+    block_crc32            uint32, one a block of logits
+    SPLIT/logits           float16 (N, V, C), raw
+    SPLIT/views            int16 (N, V, 5): top, left, height, width, flip in the image's own pixels
+    SPLIT/labels           int64 (N,)
+    SPLIT/image_crc32      uint32 (N,), of each image's pixels and label
+
+with SPLIT one of train, validation, test. Every dataset is contiguous, allocated when the file is made and
+without filters, so that logits can be written and mapped outside libhdf5. See docs/format.md.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # read by libhdf5 when it is loaded: no file can load a plug-in
+import h5py  # noqa: E402
+
+from kdcache.config import SPLITS  # noqa: E402
+from kdcache.errors import InputError  # noqa: E402
+from kdcache.seal import (  # noqa: E402
+    USER_BLOCK,
+    Extent,
+    Layout,
+    block_crc32,
+    check_seal,
+    damaged,
+    prepared_digest,
+    read_layout,
+)
+
+VIEW_DTYPE, LABEL_DTYPE, CRC_DTYPE, LOGITS_DTYPE = (np.dtype(code) for code in ("<i2", "<i8", "<u4", "<f2"))
+
+
+@dataclass(frozen=True)
+class CacheSplit:
+    """One split of a cache; row i of every array belongs to image_index i."""
+
+    logits: np.ndarray  # float16 (N, V, C)
+    views: np.ndarray  # int16 (N, V, 5)
+    labels: np.ndarray  # int64 (N,)
+    image_crc32: np.ndarray  # uint32 (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A complete, checked cache."""
+
+    path: Path
+    manifest: dict[str, Any]
+    fingerprint: str
+    splits: dict[str, CacheSplit]
+
+
+def manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    """The one way a manifest is written down, so that equal manifests have equal fingerprints."""
+    return json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(manifest_bytes(manifest)).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Where two manifests differ, as 'teacher.name: vit_b_16 and vit_b_32'."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}: {_short(one)} and {_short(other)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:36] + " ..."
+
+
+def _datasets(manifest: dict[str, Any], block_rows: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Path, shape and type of every dataset of a cache with this manifest."""
+    classes = manifest["teacher"]["classes"]
+    table = {"manifest": ((len(manifest_bytes(manifest)),), np.dtype("u1")), "block_crc32": None}
+    blocks = 0
+    for split in SPLITS:
+        rows, views = manifest["splits"][split]["rows"], manifest["splits"][split]["views"]
+        blocks += -(-rows * views // block_rows)
+        table |= {
+            f"{split}/logits": ((rows, views, classes), LOGITS_DTYPE),
+            f"{split}/views": ((rows, views, 5), VIEW_DTYPE),
+            f"{split}/labels": ((rows,), LABEL_DTYPE),
+            f"{split}/image_crc32": ((rows,), CRC_DTYPE),
+        }
+    table["block_crc32"] = ((blocks,), CRC_DTYPE)
+    return table
+
+
+def create(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int) -> Layout:
+    """Make a cache at `path` that lacks nothing but its logits, their checksums and the seal.
+
+    Args:
+        arrays: 'SPLIT/views', 'SPLIT/labels' and 'SPLIT/image_crc32' of every split.
+        block_rows: views whose logits make up one block.
+
+    Raises OSError where the disk has no room for all of it.
+    """
+    table = _datasets(manifest, block_rows)
+    arrays = arrays | {"manifest": np.frombuffer(manifest_bytes(manifest), "u1")}
+    needed = USER_BLOCK + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in table.values())
+    _reserve(path, needed + (1 << 16))  # a full disk makes libhdf5 segfault, so ask before it writes
+    contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    contiguous.set_layout(h5py.h5d.CONTIGUOUS)
+    contiguous.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w", libver=("earliest", "v110"), userblock_size=USER_BLOCK) as file:
+        extents = {}
+        for name, (shape, dtype) in table.items():
+            dataset = file.create_dataset(name, shape, dtype, dcpl=contiguous.copy(), track_times=False)
+            extents[name] = Extent(dataset.id.get_offset(), dataset.id.get_storage_size())
+            if name in arrays:
+                dataset[...] = arrays[name]
+    size = path.stat().st_size
+    _reserve(path, size)
+    layout = Layout(
+        size,
+        block_rows * manifest["teacher"]["classes"] * LOGITS_DTYPE.itemsize,
+        extents["manifest"],
+        extents["block_crc32"],
+        tuple(extents[f"{split}/logits"] for split in SPLITS),
+    )
+    return _write_layout(path, layout)
+
+
+def _write_layout(path: Path, layout: Layout) -> Layout:
+    fd = os.open(path, os.O_RDWR)
+    try:
+        layout = Layout(**(vars(layout) | {"digest": prepared_digest(fd, layout)}))
+        os.pwrite(fd, layout.pack(), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return layout
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Have the file system set aside `size` bytes for the file, where it can."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
+def read_manifest(fd: int, layout: Layout, name: str) -> dict[str, Any]:
+    """The manifest of a file whose layout has been checked, read without libhdf5."""
+    try:
+        manifest = json.loads(os.pread(fd, layout.manifest.size, layout.manifest.offset))
+        assert isinstance(manifest, dict)
+    except (ValueError, AssertionError, RecursionError) as error:
+        raise damaged(name, "its manifest") from error
+    return manifest
+
+
+def read_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
+    """Manifest and fingerprint of a sealed cache, with every checksum but those of the logits checked."""
+    with _opened(path) as fd:
+        layout = read_layout(fd, str(path))
+        check_seal(fd, layout, str(path))
+        manifest = read_manifest(fd, layout, str(path))
+    return manifest, fingerprint(manifest)
+
+
+def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None = None) -> Cache:
+    """Open a sealed cache for reading.
+
+    Args:
+        check_logits: also check the CRC32 of every block of logits.
+        in_memory: load the logits (True), map them (False), or load them when they take less than half of
+            the machine's memory (None).
+
+    Raises InputError where the file is missing, damaged, unfinished or not a cache.
+    """
+    with _opened(path) as fd:
+        name = str(path)
+        layout = read_layout(fd, name)
+        check_seal(fd, layout, name)
+        manifest = read_manifest(fd, layout, name)
+        if check_logits:
+            _check_blocks(fd, layout, name)
+        offsets = _parse(path, manifest, layout)
+        if in_memory is None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            in_memory = sum(extent.size for extent in layout.logits) < memory / 2
+        splits = {split: _load_split(path, manifest, split, offsets, in_memory) for split in SPLITS}
+    return Cache(path, manifest, fingerprint(manifest), splits)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        unfinished = Path(f"{path}.partial").exists()
+        raise InputError(
+            "a finished cache",
+            f"{path}: {'unfinished' if unfinished else error.strerror}",
+            "run precompute_teacher.py again with the same options" if unfinished else "run precompute_teacher.py first",
+        ) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check_blocks(fd: int, layout: Layout, name: str) -> None:
+    expected = np.frombuffer(os.pread(fd, layout.block_crc32.size, layout.block_crc32.offset), CRC_DTYPE)
+    for number, (block, crc) in enumerate(zip(layout.blocks(), expected, strict=True)):
+        if block_crc32(fd, block) != crc:
+            raise damaged(name, f"block {number} of the logits (bytes {block.offset} to {block.end - 1})")
+
+
+def _parse(path: Path, manifest: dict[str, Any], layout: Layout) -> dict[str, int]:
+    """Offsets of all datasets, after checking that HDF5 sees exactly what manifest and layout say."""
+    row_bytes = manifest["teacher"]["classes"] * LOGITS_DTYPE.itemsize
+    table = _datasets(manifest, layout.block_bytes // row_bytes)
+    offsets = {}
+    with h5py.File(path, "r", locking=False) as file:
+        for group in (file, *(file.get(split, getlink=False) for split in SPLITS)):
+            for member in group:
+                if type(group.get(member, getlink=True)) is not h5py.HardLink:
+                    raise _unexpected(path, f"{group.name}/{member} is not a hard link")
+        found = set(file) - set(SPLITS) | {f"{split}/{member}" for split in SPLITS for member in file[split]}
+        if found != table.keys():
+            raise _unexpected(path, f"datasets {', '.join(sorted(found ^ table.keys()))}")
+        for name, (shape, dtype) in table.items():
+            dataset = file[name]
+            plain = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not dataset.external
+            if (dataset.shape, dataset.dtype) != (shape, dtype) or not plain or dataset.id.get_offset() is None:
+                raise _unexpected(path, f"{name} as {dataset.shape} {dataset.dtype}")
+            offsets[name] = dataset.id.get_offset()
+    extents = dict(zip((f"{split}/logits" for split in SPLITS), layout.logits, strict=True))
+    if any(offsets[name] != extent.offset for name, extent in extents.items()):
+        raise _unexpected(path, "logits that lie elsewhere")
+    return offsets
+
+
+def _unexpected(path: Path, found: str) -> InputError:
+    return InputError("the datasets that the manifest announces", f"{path} with {found}", "do not use this file")
+
+
+def _load_split(path: Path, manifest: dict[str, Any], split: str, offsets: dict[str, int], in_memory: bool) -> CacheSplit:
+    table = _datasets(manifest, 1)
+
+    def load(member: str, into_memory: bool = True) -> np.ndarray:
+        name = f"{split}/{member}"
+        shape, dtype = table[name]
+        if into_memory:
+            count = int(np.prod(shape))
+            return np.fromfile(path, dtype, count, offset=offsets[name]).reshape(shape)
+        return np.memmap(path, dtype, "r", offsets[name], shape)
+
+    return CacheSplit(load("logits", in_memory), load("views"), load("labels"), load("image_crc32"))

@@ -1,0 +1,199 @@
+"""The options of the two phases: dataclasses that check themselves and make their own command lines."""
+
+import argparse
+import dataclasses
+import math
+import sys
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kdcache.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+DATASETS = ("cifar10", "cifar100", "folder", "shapes", "shapes-fine")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CACHE_AUGMENTS = ("none", "flip", "crop-flip", "resized-crop")
+PROJECTIONS = ("probe", "head", "none")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option accepts."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_excluded: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.low_excluded else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"{'above ' if self.low_excluded else ''}{self.low:g} to {self.high:g}"
+        return f"{'above' if self.low_excluded else 'at least'} {self.low:g}"
+
+
+POSITIVE = Range(0, low_excluded=True)
+AT_LEAST_0 = Range(0)
+AT_LEAST_1 = Range(1)
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] = (), within: Range | None = None) -> Any:
+    """A dataclass field that is also a command-line option."""
+    return field(default=default, metadata={"help": help, "choices": choices, "within": within})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What both phases need to know."""
+
+    data: Path = option(Path("data"), "folder with the dataset's images")
+    image_size: int | None = option(None, "side in pixels of the model's square input", within=AT_LEAST_1)
+    mean: tuple[float, ...] | None = option(None, "channel means on the scale 0 to 1, as R,G,B")
+    std: tuple[float, ...] | None = option(None, "channel standard deviations, as R,G,B", within=POSITIVE)
+    precision: str = option("auto", "arithmetic of the model; auto: fp32 on a CPU, half on a GPU", choices=PRECISIONS)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    seed: int = option(0, "seed of every random choice but the 80/20 division", within=AT_LEAST_0)
+
+    def __post_init__(self) -> None:
+        faults = [fault for item in fields(self) if (fault := _fault(item, getattr(self, item.name)))]
+        if faults:
+            raise InputError(
+                " and ".join(expected for expected, _ in faults),
+                " and ".join(found for _, found in faults),
+                "correct the option" + "s" * (len(faults) > 1),
+            )
+
+    def replace(self, **changes: Any) -> "typing.Self":
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: paths as text."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Options):
+    """Which images, and how they are divided."""
+
+    dataset: str | None = option(None, "which images (default: cifar10)", choices=DATASETS)
+    limit: int | None = option(
+        None, "take this many images of the training and of the test split, spread evenly over the classes",
+        within=AT_LEAST_1,
+    )
+    store_size: int = option(
+        256, "folder with mixed sizes: shorter side in pixels after resizing, and side of the centre crop",
+        within=AT_LEAST_1,
+    )
+    split_seed: int = option(0, "seed of the division into 80 % training and 20 % validation", within=AT_LEAST_0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeOptions(DatasetOptions):
+    """Phase one."""
+
+    cache: Path = option(Path("teacher.h5"), "the cache to write")
+    teacher: str = option("vit_b_16", "a torchvision classification model, or package.module:callable")
+    teacher_weights: str | None = option(
+        None, "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)"
+    )
+    augment: str = option("none", "how views 1, 2, ... of a training image are drawn", choices=CACHE_AUGMENTS)
+    views: int = option(1, "views of each training image; view 0 is the whole image", within=Range(1, 1000))
+    batch_size: int | None = option(None, "views in one forward pass (default: 64 on a CPU, else 512)", within=AT_LEAST_1)
+    restart: bool = option(False, "discard what an interrupted run left behind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(DatasetOptions):
+    """Phase two."""
+
+    cache: Path | None = option(None, "the teacher's cache; without it --dataset and --alpha 0")
+    student: str = option("resnet50", "a torchvision classification model, or package.module:callable")
+    student_weights: str | None = option(
+        None, "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)"
+    )
+    small_stem: bool = option(False, "3 x 3 stride-1 stem without max-pool, for images trained at 32 px")
+    projection: str | None = option(
+        None, "teacher's classes to student's (default: none where the classes are the same, else probe)",
+        choices=PROJECTIONS,
+    )
+    temperature: float = option(4.0, "softens teacher and student", within=POSITIVE)
+    alpha: float = option(0.9, "weight of the distillation term; the label term has 1 - alpha", within=Range(0, 1))
+    epochs: int = option(20, "passes over the training part", within=AT_LEAST_1)
+    batch_size: int = option(128, "images in one step", within=AT_LEAST_1)
+    lr: float | None = option(
+        None, "peak learning rate (default: sgd 0.1 from scratch, 0.02 from weights; adamw 0.001, 0.0001)", within=POSITIVE
+    )
+    optimizer: str = option("sgd", "sgd has Nesterov momentum 0.9", choices=("sgd", "adamw"))
+    weight_decay: float | None = option(
+        None, "on weights, not on biases and norms (default: sgd 0.0005, adamw 0.05)", within=AT_LEAST_0
+    )
+    warmup: float = option(0.05, "share of the steps in which the learning rate rises; then a cosine to 0", within=Range(0, 1))
+    label_smoothing: float = option(0.0, "of the label term", within=Range(0, 1))
+    augment: str | None = option(
+        None, "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
+        choices=("cached", *CACHE_AUGMENTS),
+    )
+    compile: bool = option(False, "torch.compile the student")
+    out: Path = option(Path("runs/student"), "folder for what the run leaves")
+    overwrite: bool = option(False, "replace the run that --out holds")
+    vis: bool = option(False, "show one un-normalised image of each batch (a window, or PNG files in the run's folder)")
+
+
+def _fault(item: dataclasses.Field, value: Any) -> tuple[str, str] | None:
+    """(expected, found) where `value` is not one that the option accepts."""
+    flag = "--" + item.name.replace("_", "-")
+    choices, within = item.metadata["choices"], item.metadata["within"]
+    if value is None:
+        return None
+    if choices and value not in choices:
+        return f"{flag} to be one of {', '.join(choices)}", f"{flag} {value}"
+    if isinstance(value, tuple) and len(value) != 3:
+        return f"{flag} to be three numbers R,G,B", f"{flag} {','.join(map(str, value))}"
+    numbers = value if isinstance(value, tuple) else (value,)
+    if within is not None and not all(number in within for number in numbers):
+        return f"{flag} to be {within}", f"{flag} {','.join(map(str, numbers))}"
+    return None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """'0.5,0.5,0.5' -> (0.5, 0.5, 0.5)"""
+    return tuple(float(part) for part in text.split(","))
+
+
+_METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", numbers: "R,G,B"}
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def parse_options(kind: type[Options], argv: list[str] | None, description: str | None) -> Any:
+    """Make an instance of `kind` from a command line."""
+    parser = _OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        flag = "--" + item.name.replace("_", "-")
+        help_text = item.metadata["help"].replace("%", "%%")
+        if hints[item.name] is bool:
+            parser.add_argument(flag, action="store_true", help=help_text, default=argparse.SUPPRESS)
+            continue
+        if item.metadata["choices"]:
+            help_text += f" [{', '.join(item.metadata['choices'])}]"
+        shown = argparse.SUPPRESS if item.default is None else item.default
+        convert = _converter(hints[item.name])
+        parser.add_argument(flag, type=convert, default=shown, help=help_text, metavar=_METAVARS[convert])
+    return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
+
+
+def _converter(hint: Any) -> Any:
+    """The function that reads one value: int for `int | None`, three floats for a tuple."""
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if typing.get_origin(kinds[0]) is tuple:
+        return numbers
+    return kinds[0]

@@ -1,0 +1,224 @@
+"""Fills a cache so that nothing finished is ever lost: blocks, a journal, and the seal at the very end.
+
+While it is being filled a cache is `NAME.h5.partial`. Its HDF5 structure is complete and never changes; the
+logits are written over it with `pwrite`. A block counts as finished once a journal holds its CRC32, and the
+file gets its final name when all blocks have been checked and the seal is on the disk.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcache import cache as cache_file
+from kdcache.config import SPLITS
+from kdcache.errors import InputError
+from kdcache.seal import Layout, block_crc32, damaged, prepared_digest, read_layout, write_seal
+
+_RECORD = struct.Struct("<II")  # block, CRC32 of its bytes; behind it the CRC32 of these 8 bytes
+_RECORD_CRC = struct.Struct("<I")
+_RECORD_SIZE = _RECORD.size + _RECORD_CRC.size
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """The views of one block: flat rows start..stop-1 of a split, row = image_index * views + view_index."""
+
+    split: str
+    start: int
+    stop: int
+
+
+class CacheWriter:
+    """Writes one cache, going on where an earlier run of the same manifest stopped.
+
+    Args:
+        path: the final name. Only files whose names begin with it are touched.
+        manifest: all that shapes the numbers; a run is resumed only under an equal one.
+        arrays: 'SPLIT/views', 'SPLIT/labels', 'SPLIT/image_crc32' of every split.
+        block_rows: views in one block.
+        restart: discard what an interrupted run left, and replace a finished cache of another manifest.
+
+    Raises InputError where `path` belongs to another manifest, another run is writing it, or the disk lacks room.
+    """
+
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray], *, block_rows: int, restart: bool = False
+    ) -> None:
+        self.path = path
+        self._partial = Path(f"{path}.partial")
+        self._journal_path = Path(f"{path}.partial.journal-0")
+        self._fd = self._journal = -1
+        self.complete = _already_there(path, manifest, restart)
+        self.missing: list[int] = []
+        if self.complete:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = self._lock_journal()
+            self._layout = self._prepare(manifest, arrays, block_rows, restart)
+        except OSError as error:
+            self.close()
+            raise InputError(
+                f"room and the right to write {path}", f"{error.strerror}", "free some space or give another --cache"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self._blocks = self._layout.blocks()
+        self._rows = _rows_of_blocks(manifest, block_rows)
+        self._crcs = self._finished_blocks()
+        self.missing = [block for block in range(len(self._blocks)) if block not in self._crcs]
+
+    def rows(self, block: int) -> BlockRows:
+        return self._rows[block]
+
+    def write(self, block: int, logits: np.ndarray) -> None:
+        """Store the raw logits float `(rows, C)` of one block; when this returns they are on the disk.
+
+        Raises InputError where a logit is not finite or too large for float16.
+        """
+        where = self._rows[block]
+        bad = ~(np.abs(logits) <= _FLOAT16_MAX)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"finite teacher logits within +-{_FLOAT16_MAX:g}",
+                f"{logits[row, column]} in class {column} of {where.split} row {where.start + row}",
+                "try --precision fp32 or check the teacher's weights",
+            )
+        data = np.ascontiguousarray(logits, cache_file.LOGITS_DTYPE).tobytes()
+        extent = self._blocks[block]
+        if len(data) != extent.size:
+            raise ValueError(f"expected {extent.size} bytes for block {block}, found {len(data)}")
+        _write_all(self._fd, data, extent.offset)
+        os.fdatasync(self._fd)
+        record = _RECORD.pack(block, zlib.crc32(data))
+        _write_all(self._journal, record + _RECORD_CRC.pack(zlib.crc32(record)), None)
+        os.fdatasync(self._journal)
+        self._crcs[block] = zlib.crc32(data)
+
+    def seal(self) -> None:
+        """Check all blocks once more, seal the file, give it its name and remove the journal."""
+        for number, block in enumerate(self._blocks):
+            if block_crc32(self._fd, block) != self._crcs[number]:
+                raise damaged(str(self._partial), f"block {number}, which was right when it was written")
+        table = np.array([self._crcs[number] for number in range(len(self._blocks))], cache_file.CRC_DTYPE)
+        _write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
+        write_seal(self._fd, self._layout)
+        os.fsync(self._fd)
+        os.rename(self._partial, self.path)
+        _sync_folder(self.path.parent)
+        self._remove_journals()
+
+    def close(self) -> None:
+        for fd in (self._fd, self._journal):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._journal = -1
+
+    def __enter__(self) -> "CacheWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _lock_journal(self) -> int:
+        """Open this process's journal; the lock on it is what keeps a second run away."""
+        fd = os.open(self._journal_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise InputError(
+                f"no other run writing {self.path}", "one that is still going on", "wait for it or give another --cache"
+            ) from error
+        return fd
+
+    def _prepare(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int, restart: bool) -> Layout:
+        """Open the partial file of an interrupted run, or make a new one."""
+        if restart or not self._partial.exists():
+            os.ftruncate(self._journal, 0)
+            self._partial.unlink(missing_ok=True)
+            temporary = Path(f"{self._partial}.tmp")
+            try:
+                cache_file.create(temporary, manifest, arrays, block_rows)
+                os.rename(temporary, self._partial)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                self._journal_path.unlink(missing_ok=True)
+                raise
+            _sync_folder(self.path.parent)
+        self._fd = os.open(self._partial, os.O_RDWR)
+        layout = read_layout(self._fd, str(self._partial))
+        if prepared_digest(self._fd, layout) != layout.digest:
+            raise InputError("an intact unfinished cache", f"{self._partial} damaged", "discard it with --restart")
+        _refuse_other(cache_file.read_manifest(self._fd, layout, str(self._partial)), manifest, self._partial)
+        return layout
+
+    def _finished_blocks(self) -> dict[int, int]:
+        """Blocks whose bytes match a journaled CRC32, with it. A torn last record is cut off."""
+        size = os.fstat(self._journal).st_size
+        os.ftruncate(self._journal, size - size % _RECORD_SIZE)
+        finished = {}
+        for offset in range(0, size - _RECORD_SIZE + 1, _RECORD_SIZE):
+            raw = os.pread(self._journal, _RECORD_SIZE, offset)
+            block, crc = _RECORD.unpack_from(raw)
+            intact = _RECORD_CRC.unpack_from(raw, _RECORD.size)[0] == zlib.crc32(raw[: _RECORD.size])
+            if intact and block < len(self._blocks) and block_crc32(self._fd, self._blocks[block]) == crc:
+                finished[block] = crc
+        return finished
+
+    def _remove_journals(self) -> None:
+        self._journal_path.unlink(missing_ok=True)
+        _sync_folder(self.path.parent)
+
+
+def _already_there(path: Path, manifest: dict[str, Any], restart: bool) -> bool:
+    """Whether `path` is the finished cache of this manifest; refuse one of another."""
+    if restart or not path.exists():
+        return False
+    found, _ = cache_file.read_fingerprint(path)
+    _refuse_other(found, manifest, path)
+    return True
+
+
+def _refuse_other(found: dict[str, Any], manifest: dict[str, Any], path: Path) -> None:
+    faults = cache_file.differences(found, manifest)
+    if faults:
+        raise InputError(
+            "the options that the cache was begun with",
+            f"{path} with other ones ({'; '.join(faults[:3])})",
+            "give another --cache, or --restart to discard what is there",
+        )
+
+
+def _rows_of_blocks(manifest: dict[str, Any], block_rows: int) -> list[BlockRows]:
+    rows = []
+    for split in SPLITS:
+        total = manifest["splits"][split]["rows"] * manifest["splits"][split]["views"]
+        rows += [BlockRows(split, start, min(start + block_rows, total)) for start in range(0, total, block_rows)]
+    return rows
+
+
+def _write_all(fd: int, data: bytes, offset: int | None) -> None:
+    """Write every byte, at `offset` or at the end; the kernel may take fewer at a time."""
+    view = memoryview(data)
+    while view:
+        count = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
+        view = view[count:]
+        offset = None if offset is None else offset + count
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
