@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # read by libhdf5 when it is loaded: no file can load a plug-in
-import h5py  # noqa: E402
+import h5py
 
-from kdcache.config import SPLITS  # noqa: E402
-from kdcache.errors import InputError  # noqa: E402
-from kdcache.seal import (  # noqa: E402
+from kdcache.config import SPLITS
+from kdcache.errors import InputError
+from kdcache.seal import (
     USER_BLOCK,
     Extent,
     Layout,

@@ -69,6 +69,12 @@ class Options:
     def replace(self, **changes: Any) -> "typing.Self":
         return dataclasses.replace(self, **changes)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "typing.Self":
+        """The inverse of as_dict."""
+        hints = typing.get_type_hints(cls)
+        return cls(**{name: _restored(hints[name], value) for name, value in values.items()})
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: paths as text."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
@@ -80,11 +86,13 @@ class DatasetOptions(Options):
 
     dataset: str | None = option(None, "which images (default: cifar10)", choices=DATASETS)
     limit: int | None = option(
-        None, "take this many images of the training and of the test split, spread evenly over the classes",
+        None,
+        "take this many images of the training and of the test split, spread evenly over the classes",
         within=AT_LEAST_1,
     )
     store_size: int = option(
-        256, "folder with mixed sizes: shorter side in pixels after resizing, and side of the centre crop",
+        256,
+        "folder with mixed sizes: shorter side in pixels after resizing, and side of the centre crop",
         within=AT_LEAST_1,
     )
     split_seed: int = option(0, "seed of the division into 80 % training and 20 % validation", within=AT_LEAST_0)
@@ -116,7 +124,8 @@ class TrainOptions(DatasetOptions):
     )
     small_stem: bool = option(False, "3 x 3 stride-1 stem without max-pool, for images trained at 32 px")
     projection: str | None = option(
-        None, "teacher's classes to student's (default: none where the classes are the same, else probe)",
+        None,
+        "teacher's classes to student's (default: none where the classes are the same, else probe)",
         choices=PROJECTIONS,
     )
     temperature: float = option(4.0, "softens teacher and student", within=POSITIVE)
@@ -133,11 +142,13 @@ class TrainOptions(DatasetOptions):
     warmup: float = option(0.05, "share of the steps in which the learning rate rises; then a cosine to 0", within=Range(0, 1))
     label_smoothing: float = option(0.0, "of the label term", within=Range(0, 1))
     augment: str | None = option(
-        None, "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
+        None,
+        "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
         choices=("cached", *CACHE_AUGMENTS),
     )
     compile: bool = option(False, "torch.compile the student")
     out: Path = option(Path("runs/student"), "folder for what the run leaves")
+    resume: Path | None = option(None, "go on with the interrupted run in this folder; all other options are its own")
     overwrite: bool = option(False, "replace the run that --out holds")
     vis: bool = option(False, "show one un-normalised image of each batch (a window, or PNG files in the run's folder)")
 
@@ -158,6 +169,13 @@ def _fault(item: dataclasses.Field, value: Any) -> tuple[str, str] | None:
     return None
 
 
+def _restored(hint: Any, value: Any) -> Any:
+    """A value as JSON gave it back, in the type of its field."""
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value) if isinstance(value, str) and Path in (hint, *typing.get_args(hint)) else value
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """'0.5,0.5,0.5' -> (0.5, 0.5, 0.5)"""
     return tuple(float(part) for part in text.split(","))
@@ -166,7 +184,7 @@ def numbers(text: str) -> tuple[float, ...]:
 _METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", numbers: "R,G,B"}
 
 
-class _OneLineParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text in front of it."""
 
     def error(self, message: str) -> NoReturn:
@@ -175,7 +193,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
 def parse_options(kind: type[Options], argv: list[str] | None, description: str | None) -> Any:
     """Make an instance of `kind` from a command line."""
-    parser = _OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
         flag = "--" + item.name.replace("_", "-")

@@ -68,9 +68,7 @@ class ImageData:
         return tuple(self.splits["train"].images.shape[2:])
 
 
-def load_images(
-    name: str, folder: Path, *, limit: int | None = None, store_size: int = 256, split_seed: int = 0
-) -> ImageData:
+def load_images(name: str, folder: Path, *, limit: int | None = None, store_size: int = 256, split_seed: int = 0) -> ImageData:
     """Read a dataset and divide its training images 80/20, stratified, into training and validation parts.
 
     Args:

@@ -143,9 +143,7 @@ def _described(folder: Path, default: Preprocessing) -> Preprocessing:
         return default
     try:
         entry = json.loads(path.read_text())
-        return Preprocessing(
-            entry["image_size"], tuple(entry["mean"]), tuple(entry["std"]), tuple(entry["class_names"])
-        )
+        return Preprocessing(entry["image_size"], tuple(entry["mean"]), tuple(entry["std"]), tuple(entry["class_names"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} as train_student.py writes it", f"{error!r}", "repair or remove it") from error
 
@@ -155,9 +153,7 @@ def describe(preprocessing: Preprocessing, **more: Any) -> str:
     return json.dumps(dataclasses.asdict(preprocessing) | more, indent=1)
 
 
-def _construct(
-    name: str, state: dict[str, Tensor] | None, classes: int | None, small_stem: bool, image_size: int
-) -> nn.Module:
+def _construct(name: str, state: dict[str, Tensor] | None, classes: int | None, small_stem: bool, image_size: int) -> nn.Module:
     """An uninitialised-by-weights model whose head and stem fit `state`, or the wishes where there is none."""
     if ":" in name:
         module = _call(name)

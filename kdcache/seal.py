@@ -60,9 +60,7 @@ class Layout:
 
     def pack(self) -> bytes:
         """The first half of the user block, 256 bytes."""
-        header = _HEADER.pack(
-            _LAYOUT_MAGIC, _VERSION, len(self.logits), self.file_size, self.block_bytes, self.digest
-        )
+        header = _HEADER.pack(_LAYOUT_MAGIC, _VERSION, len(self.logits), self.file_size, self.block_bytes, self.digest)
         extents = b"".join(
             _EXTENT.pack(extent.offset, extent.size) for extent in (self.manifest, self.block_crc32, *self.logits)
         )
@@ -141,9 +139,7 @@ def block_crc32(fd: int, block: Extent) -> int:
 
 
 def damaged(name: str, where: str) -> InputError:
-    return InputError(
-        "a complete cache", f"{name} damaged in {where}", "copy it again, or delete it and run phase one again"
-    )
+    return InputError("a complete cache", f"{name} damaged in {where}", "copy it again, or delete it and run phase one again")
 
 
 def _with_crc(record: bytes) -> bytes:

@@ -113,23 +113,23 @@ def _render_chunk(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray
     paint = _PALETTE[colour][..., None, None] * dice.uniform(0.85, 1.1)[:, None] + dice.uniform(-0.06, 0.06, 3)
     luma = (paint[..., 0, 0] @ _LUMA)[:, None, None]
     image = _ground(dice, x, y, luma)
-    for _ in range(3):
+    for _ in range(2):
         _over(image, dice.uniform(0.05, 0.95, 3), _stroke(dice, x, y))
 
-    radius, angle = dice.uniform(11, 15), dice.uniform(-0.35, 0.35)
-    x_shape, y_shape = x - dice.uniform(-2.5, 2.5), dice.uniform(-2.5, 2.5) - y
+    radius, angle = dice.uniform(12, 15), dice.uniform(-0.25, 0.25)
+    x_shape, y_shape = x - dice.uniform(-1.5, 1.5), dice.uniform(-1.5, 1.5) - y
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     x_shape, y_shape = cos * x_shape - sin * y_shape, sin * x_shape + cos * y_shape
     distance = shape_distance(shape, x_shape, y_shape)
     tone = _texture_tone(dice, texture, x_shape, y_shape, distance)
     # The second tone is the first moved away from its own brightness, so that it always shows.
-    accent = np.where(luma > 0.45, 0.55 * paint[..., 0], 0.35 + 0.65 * paint[..., 0])[..., None]
+    accent = np.where(luma > 0.45, 0.65 * paint[..., 0], 0.3 + 0.7 * paint[..., 0])[..., None]
     _over(image, paint + tone[:, None] * (accent - paint), _coverage(distance * radius))
     _over(image, dice.uniform(0.05, 0.95, 3), _stroke(dice, x, y))
 
     light = 1 + dice.uniform(-0.02, 0.02) * x + dice.uniform(-0.02, 0.02) * y
     noise = words[:, _DRAWS:].copy().view(np.uint8).reshape(image.shape)
-    image = image * light[:, None] + dice.uniform(0.02, 0.15)[:, None] * (noise / np.float32(255) - np.float32(0.5))
+    image = image * light[:, None] + dice.uniform(0.02, 0.12)[:, None] * (noise / np.float32(255) - np.float32(0.5))
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), shape * 100 + colour * 10 + texture
 
 
@@ -239,7 +239,7 @@ _DISTANCES: tuple[Callable[[Plane, Plane], Plane], ...] = (
 
 def _texture_tone(dice: _Dice, texture: NDArray[np.int64], x: Plane, y: Plane, distance: Plane) -> Plane:
     """How far each pixel goes from the first tone (0) to the second (1), `(n, 32, 32)`; lengths in shape units."""
-    pitch = dice.uniform(11, 14)
+    pitch = dice.uniform(8.5, 10)
     u, v = pitch * x + dice.uniform(-np.pi, np.pi), pitch * y + dice.uniform(-np.pi, np.pi)
     tone = np.empty_like(x)
     for index, wave in enumerate(_WAVES):

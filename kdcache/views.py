@@ -19,9 +19,7 @@ _RESIZED_CROP_AREA = (0.25, 1.0)  # share of the image's area
 _RESIZED_CROP_RATIO = (3 / 4, 4 / 3)  # width over height, log-uniform
 
 
-def draw_views(
-    policy: str, count: int, height: int, width: int, *, views: int, seed: int, stream: str
-) -> np.ndarray:
+def draw_views(policy: str, count: int, height: int, width: int, *, views: int, seed: int, stream: str) -> np.ndarray:
     """Draw the view table of `count` images of `height` x `width` pixels.
 
     View 0 is the whole image; views 1..views-1 are drawn from a counter-based generator (Philox) keyed by

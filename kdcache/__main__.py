@@ -1,0 +1,34 @@
+"""`python -m kdcache COMMAND`: look at what the two phases left."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kdcache.checkpoint import read_summary
+from kdcache.config import OneLineParser
+from kdcache.console import exit_code, say
+from kdcache.report import comparison, comparison_chart, format_table
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """A table of finished runs, a chart, and in words whether distilling helped."""
+    rows, words = comparison([read_summary(folder) for folder in arguments.runs])
+    say(format_table(rows) + f"\n\n{words}")
+    if arguments.chart is not None:
+        comparison_chart(rows, arguments.chart)
+        say(f"chart: {arguments.chart}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = OneLineParser(prog="python -m kdcache", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("compare", help=compare.__doc__, description=compare.__doc__)
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    command.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
+    command.set_defaults(function=compare)
+    arguments = parser.parse_args(argv)
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,77 @@
+"""A run's folder: every file in it is written under another name and renamed, so that it is whole or not there."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from kdcache.errors import InputError
+
+_FILES = ("config.json", "summary.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json")
+
+
+def start_run(folder: Path, overwrite: bool) -> None:
+    """Make the folder of a new run.
+
+    Raises InputError where it already holds a run and `overwrite` is not given, or cannot be written.
+    """
+    held = [name for name in _FILES if (folder / name).exists()]
+    if held and not overwrite:
+        raise InputError(
+            "an --out without a run in it", f"{folder} with {held[0]}", "give another --out, or --overwrite to replace it"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in held:
+            (folder / name).unlink()
+        shutil.rmtree(folder / "vis", ignore_errors=True)
+        (folder / "metrics.jsonl").touch()
+    except OSError as error:
+        raise InputError("the right to write the run's folder", f"{folder}: {error.strerror}", "give another --out") from error
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Have `write` fill a temporary file, force it to the disk, and give it its name."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"room and the right to write {path}", f"{error.strerror}", "free some space") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1))
+
+
+def append_metrics(folder: Path, record: dict[str, Any]) -> None:
+    """Add one line to metrics.jsonl."""
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def save_tensors(path: Path, state: Any) -> None:
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """A finished run's summary.json."""
+    path = folder / "summary.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError("the folder of a finished run", f"{path}: {error}", "train a student there first") from error

@@ -1,0 +1,51 @@
+"""What the command lines share: printing, progress bars, and errors as one line and an exit code."""
+
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from kdcache.errors import InputError
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def exit_code(main: Callable[[], None]) -> int:
+    """Run a command: 0, or 2 with one line on standard error for input that cannot be used, or 130 for Ctrl-C."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+class Progress:
+    """A progress bar that is told absolute counts."""
+
+    def __init__(self, title: str, unit: str) -> None:
+        self._bar = tqdm(desc=title, unit=unit, total=0, dynamic_ncols=True, file=sys.stderr)
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar.total != total:
+            self._bar.reset(total)
+            self._bar.initial = self._bar.n = done  # what an earlier run did says nothing about the speed
+        self._bar.update(done - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()

@@ -1,0 +1,173 @@
+"""Phase one: run the frozen teacher once over every view of every image and store its raw logits."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from kdcache.config import SPLITS, PrecomputeOptions
+from kdcache.errors import InputError
+from kdcache.images import ImageData
+from kdcache.models import Model, autocast, class_logits, state_digest
+from kdcache.views import Renderer, draw_views
+from kdcache.writer import CacheWriter
+
+_BLOCK_BYTES = 2 << 20
+_BLOCK_ROWS = 1024  # at most: what one kill can cost
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen model, ready to run on its device."""
+
+    model: Model
+    device: torch.device
+    precision: str
+    classes: int
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)` there."""
+        with autocast(self.precision, self.device, torch.float16):
+            return class_logits(self.model.module(inputs)).float()
+
+
+def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teacher:
+    """Freeze a model, move it to its device, and find out how many classes it has by running it once."""
+    module = model.module.to(device).eval().requires_grad_(False)
+    if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
+        module = module.to(memory_format=torch.channels_last)
+    size = model.preprocessing.image_size
+    try:
+        output = Teacher(model, device, precision, 0).logits(torch.zeros(2, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"a teacher that takes inputs (2, 3, {size}, {size})", f"{model.name}: {reason}", "give its --image-size"
+        ) from error
+    if output.ndim != 2 or len(output) != 2:
+        raise InputError(
+            "a teacher that returns logits (2, classes) for two images", f"{tuple(output.shape)}", "correct the teacher"
+        )
+    return Teacher(model, device, precision, output.shape[1])
+
+
+def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOptions) -> dict[str, Any]:
+    """All that shapes the numbers. A path or a batch size does not, so they are not in it."""
+    model = teacher.model
+    device = torch.cuda.get_device_name(teacher.device) if teacher.device.type == "cuda" else teacher.device.type
+    views = {split: options.views if split == "train" else 1 for split in SPLITS}
+    return {
+        "dataset": {
+            "name": images.name,
+            "class_names": list(images.class_names),
+            "image_shape": list(images.image_shape),
+            "limit": options.limit,
+            "store_size": options.store_size if images.name == "folder" else None,
+            "split_seed": options.split_seed,
+        },
+        "splits": {
+            split: {"rows": len(part), "views": views[split], "digest": part.digest()} for split, part in images.splits.items()
+        },
+        "teacher": {
+            "name": model.name,
+            "weights": Path(model.weights).name,
+            "digest": state_digest(model.module),
+            "classes": teacher.classes,
+            "class_names": list(model.preprocessing.class_names) or None,
+        },
+        "input": {
+            "image_size": model.preprocessing.image_size,
+            "interpolation": "bilinear, antialiased",
+            "mean": list(model.preprocessing.mean),
+            "std": list(model.preprocessing.std),
+        },
+        "views": {"augment": options.augment, "seed": options.seed},
+        "precision": teacher.precision,
+        "software": {"torch": torch.__version__, "torchvision": torchvision.__version__, "device": device},
+    }
+
+
+def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.ndarray]:
+    """int16 `(N, V, 5)` a split; only the training part has more than the whole image."""
+    return {
+        split: draw_views(
+            options.augment, len(part), *images.image_shape,
+            views=options.views if split == "train" else 1, seed=options.seed, stream=split,
+        )
+        for split, part in images.splits.items()
+    }  # fmt: skip
+
+
+def precompute(
+    teacher: Teacher, images: ImageData, options: PrecomputeOptions, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Fill the cache, or what an interrupted run left of it, and seal it.
+
+    Args:
+        progress: called with (views finished, views in all) after each batch.
+
+    Returns rows, views, bytes, seconds and images_per_second of this run; `already_complete` where
+    the cache was there already.
+    """
+    tables = view_tables(images, options)
+    arrays: dict[str, np.ndarray] = {}
+    for split, part in images.splits.items():
+        arrays |= {
+            f"{split}/views": tables[split],
+            f"{split}/labels": part.labels.numpy(),
+            f"{split}/image_crc32": part.row_checksums(),
+        }
+    manifest = make_manifest(teacher, images, options)
+    block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * teacher.classes)))
+    batch_size = options.batch_size or (64 if teacher.device.type == "cpu" else 512)
+    started, computed = time.perf_counter(), 0
+    with CacheWriter(options.cache, manifest, arrays, block_rows=block_rows, restart=options.restart) as writer:
+        total = sum(table.shape[0] * table.shape[1] for table in tables.values())
+        if not writer.complete:
+            done = total - sum(writer.rows(block).stop - writer.rows(block).start for block in writer.missing)
+            progress(done, total)
+            run = _BlockRunner(teacher, images, tables, batch_size)
+            for block in writer.missing:
+                rows = writer.rows(block)
+                writer.write(block, run(rows.split, rows.start, rows.stop, lambda n, done=done: progress(done + n, total)))
+                done += rows.stop - rows.start
+                computed += rows.stop - rows.start
+            writer.seal()
+    seconds = time.perf_counter() - started
+    return {
+        "already_complete": writer.complete,
+        "views": total,
+        "bytes": options.cache.stat().st_size,
+        "computed": computed,
+        "seconds": seconds,
+        "views_per_second": computed / seconds,
+    }
+
+
+class _BlockRunner:
+    """Computes the logits of runs of (image, view) rows, in batches on the teacher's device."""
+
+    def __init__(self, teacher: Teacher, images: ImageData, tables: dict[str, np.ndarray], batch_size: int) -> None:
+        self._teacher, self._batch_size = teacher, batch_size
+        self._images = {split: part.images.to(teacher.device) for split, part in images.splits.items()}
+        self._views = {split: torch.from_numpy(table).to(teacher.device) for split, table in tables.items()}
+        size, mean, std, _ = vars(teacher.model.preprocessing).values()
+        self._render = Renderer(size, mean, std, images.image_shape, teacher.device)
+
+    def __call__(self, split: str, start: int, stop: int, progress: Callable[[int], None]) -> np.ndarray:
+        images, views = self._images[split], self._views[split]
+        parts = []
+        for first in range(start, stop, self._batch_size):
+            rows = torch.arange(first, min(first + self._batch_size, stop), device=images.device)
+            image_index = rows // views.shape[1]
+            inputs = self._render(images[image_index], views[image_index, rows % views.shape[1]])
+            parts.append(self._teacher.logits(inputs))
+            progress(int(rows[-1]) + 1 - start)
+        return torch.cat(parts).cpu().numpy()

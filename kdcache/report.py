@@ -1,0 +1,224 @@
+"""Pictures (PNG) and tables of what a run did.
+
+Everything is drawn on `Figure` objects of its own; pyplot is imported only to show a window. Colours are Okabe and
+Ito's, darkened where they carry text, and never the only thing that tells two things apart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import _c_internal_utils
+from matplotlib.axes import Axes
+from matplotlib.backends import backend_registry
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from kdcache.errors import InputError
+
+DPI = 150
+INK, GREY, RULE = "#24292F", "#6A737D", "#E4E7EB"
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#C25200", "#007F5C", "#9C5184"
+RIGHT, WRONG, UNJUDGED = "✓", "✗", "·"
+
+_FONT = "DejaVu Sans"  # comes with matplotlib and has both marks
+_STYLE = {
+    "font.family": _FONT, "font.size": 9, "text.color": INK, "text.usetex": False, "savefig.facecolor": "white",
+    "figure.facecolor": "white", "axes.facecolor": "white", "axes.edgecolor": "#B4BCC4", "axes.labelcolor": INK,
+    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": False,
+    "grid.color": RULE, "grid.linewidth": 0.8, "grid.linestyle": "-", "xtick.color": GREY, "ytick.color": GREY,
+    "xtick.labelsize": 8, "ytick.labelsize": 8, "lines.linewidth": 1.8,
+}  # fmt: skip
+_WINDOW = "kdcache"
+_TOOLKITS = {
+    "macosx": ("matplotlib.backends._macosx",), "qt": ("PyQt6", "PySide6", "PyQt5", "PySide2"),
+    "gtk4": ("gi",), "gtk3": ("gi",), "tk": ("_tkinter",), "wx": ("wx",),
+}  # fmt: skip
+
+_CELL_TEXT_CLASSES = 20  # more classes than this, and a confusion matrix shows colours alone
+_TICK_LABELS = 50
+_MARKED_EPOCHS = 30  # more epochs than this, and the points of a curve are not marked one by one
+_NORMAL_95 = 1.96
+
+_LOSSES = (
+    ("train_loss", "training", GREY, "-"),
+    ("validation_loss", "validation", BLUE, "-"),
+    ("label_loss", "label term", ORANGE, "--"),
+    ("distillation_loss", "distillation term", PURPLE, ":"),
+)
+_SHARES = (
+    ("train_accuracy", "training", GREY, "-"),
+    ("validation_accuracy", "validation", BLUE, "-"),
+    ("agreement", "agreement", GREEN, "--"),
+)
+_RATES = (("lr", "", INK, "-"),)
+
+
+@matplotlib.rc_context(_STYLE)
+def learning_curves(history: list[dict[str, float]], path: Path) -> None:
+    """Draw loss, accuracy and learning rate over the epochs.
+
+    Args:
+        history: one dict an epoch: epoch (1..), lr, train_loss, validation_loss, train_accuracy, validation_accuracy
+            (0..1) and, where there are any, agreement (0..1), label_loss and distillation_loss. What is missing or
+            not finite is a gap in its curve.
+        path: the PNG.
+    """
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    losses, shares, rates = figure.subplots(1, 3, width_ratios=(4, 4, 2.6))
+    _curves(losses, history, _LOSSES, 1, "{:.3f}")
+    _curves(shares, history, _SHARES, 100, "{:.1f} %")
+    _curves(rates, history, _RATES, 1, "{:.2g}")
+    losses.set(title="Loss", ylabel="loss (nats)")
+    shares.set(title="Accuracy" + _best_epoch(history), ylabel="share of the images (%)")
+    rates.set(title="Learning rate", ylabel="learning rate")
+    rates.set_ylim(bottom=0)
+    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _save(figure, path)
+
+
+def _curves(
+    axes: Axes, history: list[dict[str, float]], series: Sequence[tuple[str, str, str, str]], scale: float, value: str
+) -> None:
+    """Lines of the `series` that occur in the history, each named with its last finite value at the right edge."""
+    epochs = _column(history, "epoch")
+    labels = []
+    for key, name, colour, style in series:
+        if not any(key in record for record in history):
+            continue
+        y = scale * _column(history, key)
+        finite = np.isfinite(y)
+        isolated = finite & ~np.append(finite[1:], False) & ~np.append(False, finite[:-1])
+        marked = np.flatnonzero(finite if len(y) <= _MARKED_EPOCHS else isolated).tolist()
+        axes.plot(epochs, y, style, color=colour, marker="o", markersize=4, markevery=marked)
+        if not finite.any():
+            labels.append((-math.inf, f"{name} not finite".strip(), colour))
+            continue
+        last = np.flatnonzero(finite)[-1]
+        ended = "" if last == len(y) - 1 else f" (epoch {epochs[last]:.0f})"
+        labels.append((y[last], f"{name} {value.format(y[last])}{ended}".strip(), colour))
+    first, final = (epochs[0], epochs[-1]) if len(epochs) else (1, 1)
+    margin = max(0.4, 0.02 * (final - first))
+    axes.set(xlabel="epoch", xlim=(first - margin, final + margin))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axes.grid(axis="y")
+    low, high = axes.get_ylim()
+    heights = _spread([min(max((y - low) / (high - low), 0), 1) for y, _, _ in labels], 0.07)
+    for height, (_, text, colour) in zip(heights, labels, strict=True):
+        axes.text(1.02, height, text, color=colour, transform=axes.transAxes, va="center", fontsize=8.5)
+
+
+def _column(history: list[dict[str, float]], key: str) -> np.ndarray:
+    """One value an epoch, float64 `(epochs,)`; NaN for what is missing or infinite."""
+    values = np.array([record.get(key) for record in history], np.float64)  # None becomes NaN
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _best_epoch(history: list[dict[str, float]]) -> str:
+    accuracy = _column(history, "validation_accuracy")
+    if not np.isfinite(accuracy).any():
+        return ""
+    best = int(np.nanargmax(accuracy))
+    return f": best validation {100 * accuracy[best]:.1f} % at epoch {_column(history, 'epoch')[best]:.0f}"
+
+
+def _spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Move positions apart, upwards in their order, until they lie at least `gap` from each other, and re-centre."""
+    order = np.argsort(positions, kind="stable")
+    placed = np.array(positions, np.float64)
+    for lower, upper in zip(order[:-1], order[1:], strict=True):
+        placed[upper] = max(placed[upper], placed[lower] + gap)
+    return (placed - max(0.0, placed.max(initial=0.0) - 1)).tolist()
+
+
+@matplotlib.rc_context(_STYLE)
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Draw the share of each label's images that got each answer.
+
+    Args:
+        counts: int `(K, K)`, rows are labels, columns the student's answers. A row without images is left grey.
+        class_names: K names.
+        path: the PNG.
+    """
+    counts, classes = np.asarray(counts), len(class_names)
+    images = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(100 * counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
+    side = min(max(0.5 * classes, 3.5), 8.0)
+    figure = Figure(figsize=(side + 2.6, side + 1.6), layout="constrained")
+    axes = figure.subplots()
+    colours = LinearSegmentedColormap.from_list("shares", ("white", "#8CC3E6", BLUE, "#00253D")).with_extremes(bad=RULE)
+    # The root makes a confusion of 1 % visible beside a diagonal of 90 %.
+    picture = axes.imshow(shares, cmap=colours, norm=PowerNorm(0.5, 0, 100))
+    axes.spines[:].set_visible(True)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=25, ticks=(0, 1, 5, 10, 25, 50, 75, 100))
+    bar.set_label("share of the label's images (%)")
+    bar.outline.set_visible(False)
+    bar.ax.minorticks_off()
+    step = next(step for scale in (1, 10, 100, 1000) for step in (scale, 2 * scale, 5 * scale) if classes <= step * _TICK_LABELS)
+    few = classes <= _CELL_TEXT_CLASSES
+    size = 8 if few else 7
+    names = [_fit(name, 1.3, size) for name in class_names[::step]]
+    axes.set_yticks(range(0, classes, step), names, fontsize=size, parse_math=False)
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
+    axes.set_xticks(range(0, classes, step), names, fontsize=size, parse_math=False, **slant)
+    axes.tick_params(length=0 if few else 2)
+    axes.set(xlabel="student's answer", ylabel="label")
+    if total := int(counts.sum()):
+        axes.set_title(f"{100 * np.trace(counts) / total:.1f} % of {total:,} images right")
+    if few:
+        for row, column in np.argwhere(counts > 0):
+            share = shares[row, column]
+            text, colour = f"{share:.0f}" if share >= 0.5 else "<1", "white" if share > 20 else INK
+            axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)
+    _save(figure, path)
+
+
+@matplotlib.rc_context(_STYLE)
+def view_sheet(
+    images: np.ndarray,
+    labels: np.ndarray,
+    teacher_answers: np.ndarray | None,
+    student_answers: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+    *,
+    teacher_names: Sequence[str] | None = None,
+    columns: int = 8,
+) -> None:
+    """Draw a sheet of images, each with its label, the teacher's answer and the student's.
+
+    Args:
+        images: uint8 `(n, 3, H, W)`, n at most 64.
+        labels: int `(n,)`.
+        teacher_answers: int `(n,)`, or None where there is no teacher.
+        student_answers: int `(n,)`.
+        class_names: the student's classes.
+        path: the PNG.
+        teacher_names: the teacher's classes where they are others than the student's; its answers are then
+            neither right nor wrong.
+        columns: tiles in a row.
+    """
+    judged = teacher_names is None or list(teacher_names) == list(class_names)
+    captions = []
+    for index, label in enumerate(labels):
+        lines = [("label", "", class_names[label], INK)]
+        if teacher_answers is not None:
+            answer = teacher_answers[index]
+            mark, colour = _verdict(answer == label) if judged else (UNJUDGED, INK)
+            lines.append(("teacher", mark, (teacher_names or class_names)[answer], colour))
+        answer = student_answers[index]
+        lines.append(("student", *_verdict(answer == label, class_names[answer])))
+        captions.append(lines)
+    figure = Figure()
+    _tiles(figure, images, captions, columns, 1.7)
+    _save(figure, path)

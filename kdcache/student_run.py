@@ -1,0 +1,316 @@
+"""One run of phase two, from options to the folder that it leaves."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from kdcache import checkpoint, report
+from kdcache.cache import Cache, open_cache
+from kdcache.config import TrainOptions
+from kdcache.errors import InputError
+from kdcache.images import ImageData, load_images
+from kdcache.models import DESCRIPTION_FILE, describe, pick_device
+from kdcache.targets import Targets, check_belongs, default_projection, make_targets
+from kdcache.training import Trainer, build_student, resolve, strip
+from kdcache.views import Renderer
+
+_SHEET_IMAGES, _SHEET_VIEWS = 8, 4
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What all students of one cache share."""
+
+    images: ImageData
+    cache: Cache | None
+
+
+def load_materials(options: TrainOptions) -> Materials:
+    """Open the cache and read the images that it was made from; or, for labels only, just the images."""
+    if options.cache is None:
+        if options.alpha > 0:
+            raise InputError("--cache FILE.h5, or --alpha 0 to train on labels only", "neither", "add one of them")
+        images = load_images(
+            options.dataset or "cifar10",
+            options.data,
+            limit=options.limit,
+            store_size=options.store_size,
+            split_seed=options.split_seed,
+        )
+        return Materials(images, None)
+    cache = open_cache(options.cache)
+    recorded = cache.manifest["dataset"]
+    if options.dataset not in (None, recorded["name"]):
+        raise InputError(f"--dataset {recorded['name']}, as in {options.cache}", options.dataset, "leave --dataset away")
+    images = load_images(
+        recorded["name"],
+        options.data,
+        limit=recorded["limit"],
+        store_size=recorded["store_size"] or options.store_size,
+        split_seed=recorded["split_seed"],
+    )
+    check_belongs(cache, images)
+    return Materials(images, cache)
+
+
+class StudentRun:
+    """Trains one student and leaves config, metrics, checkpoints, student, summary and pictures in `options.out`.
+
+    Args:
+        say: prints a line.
+        progress: called with (steps done, steps in all).
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        materials: Materials,
+        say: Callable[[str], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._say, self._progress = say, progress
+        self.images, self.cache = materials.images, materials.cache
+        self.targets: Targets | None = None
+        teacher_classes, views = 0, 1
+        if self.cache is not None:
+            projection = options.projection or default_projection(self.cache)
+            teacher_classes, views = self.cache.manifest["teacher"]["classes"], self.cache.splits["train"].views.shape[1]
+            options = options.replace(
+                projection=projection, image_size=options.image_size or self.cache.manifest["input"]["image_size"]
+            )
+            self.targets = make_targets(self.cache, projection)
+        elif options.augment == "cached":
+            raise InputError("--cache for --augment cached", "no cache", "give --cache or another --augment")
+        self.device = pick_device(options.device)
+        self.student = build_student(options, len(self.images.class_names), teacher_classes)
+        self.options = resolve(options, views, self.student.pretrained)
+        table = self.cache.splits["train"].views if self.cache else None
+        self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device)
+        self._history: list[dict[str, float]] = []
+        self._seconds = 0.0
+        if options.resume is not None:
+            self._restore(options.resume)
+        else:
+            checkpoint.start_run(self.options.out, self.options.overwrite)
+            checkpoint.write_json(self.options.out / "config.json", self._config())
+
+    def train(self) -> None:
+        """All epochs, each followed by validation and a checkpoint."""
+        options, trainer = self.options, self.trainer
+        self._say(self._plan())
+        steps = options.epochs * trainer.steps_per_epoch
+        for epoch in range(len(self._history), options.epochs):
+            first_step = epoch * trainer.steps_per_epoch
+            started = time.perf_counter()
+
+            def after_step(step: int, *batch: Tensor, first_step: int = first_step) -> None:
+                self._progress(first_step + step + 1, steps)
+                if options.vis:
+                    self._show(first_step + step, *batch)
+
+            record = {"epoch": epoch + 1} | trainer.train_epoch(epoch, after_step)
+            seconds = time.perf_counter() - started
+            record |= self._validate() | {"seconds": seconds, "images_per_second": len(self.images.splits["train"]) / seconds}
+            self._seconds += time.perf_counter() - started
+            self._keep(record)
+            self._say(_epoch_line(record, options.epochs))
+
+    def finish(self) -> dict[str, Any]:
+        """Test the best epoch's student, once, and write student, summary and pictures. Returns the summary."""
+        out, split = self.options.out, self.images.splits["test"]
+        best = torch.load(out / "best.pt", map_location=self.device, weights_only=True)
+        self.trainer.module.load_state_dict(best["model"])
+        test = self.trainer.evaluate(split)
+        checkpoint.save_tensors(out / "student.pt", strip(self.trainer.module, self.trainer.classes))
+        preprocessing = dataclasses.replace(self.student.preprocessing, class_names=self.images.class_names)
+        facts = {"model": self.options.student, "small_stem": self.options.small_stem, "fingerprint": self._fingerprint()}
+        checkpoint.write_text(out / DESCRIPTION_FILE, describe(preprocessing, **facts))
+        summary = self._summary(best, test.accuracy)
+        checkpoint.write_json(out / "summary.json", summary)
+        labels = split.labels.numpy()
+        classes = self.trainer.classes
+        counts = np.bincount(labels * classes + test.answers, minlength=classes**2).reshape(classes, classes)
+        report.learning_curves(self._history, out / "curves.png")
+        report.confusion_matrix(counts, self.images.class_names, out / "confusion.png")
+        self._view_sheet(out / "views.png")
+        return summary
+
+    def _plan(self) -> str:
+        """What is about to happen, in words."""
+        options, parts = self.options, self.images.splits
+        lines = [
+            f"{options.student} on {self.images.name}: {len(parts['train']):,} training, {len(parts['validation']):,}"
+            f" validation images, {self.trainer.classes} classes, {options.epochs} epochs on {self.device}"
+        ]
+        if self.targets is not None:
+            accuracy = self._teacher_accuracy("validation")
+            how = "as it is" if options.projection == "none" else "through the probe"
+            lines.append(f"the teacher, {how}, names {accuracy:.1%} of the validation images right")
+        if self.targets is not None and options.alpha > 0:
+            views = self.cache.splits["train"].views.shape[1]
+            if options.augment != "cached":
+                lines.append(
+                    f"augmentation {options.augment} is the student's own: the soft targets are those of the whole image"
+                    " (unmatched views)"
+                )
+            elif options.epochs > views:
+                lines.append(
+                    f"{options.epochs} epochs share {views} cached views: each is shown about {options.epochs / views:.1f} times"
+                )
+        return "\n".join(lines)
+
+    def _validate(self) -> dict[str, float]:
+        result = self.trainer.evaluate(self.images.splits["validation"])
+        record = {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+        if self.targets is not None:
+            teacher = self.targets.answers["validation"].argmax(1).numpy()
+            record["agreement"] = float((teacher == result.answers).mean())
+        return record
+
+    def _keep(self, record: dict[str, float]) -> None:
+        """Add an epoch to the history and save the checkpoints."""
+        out = self.options.out
+        best_before = max((entry["validation_accuracy"] for entry in self._history), default=-1.0)
+        self._history.append(record)
+        if record["validation_accuracy"] > best_before:
+            best = {"model": self.trainer.module.state_dict(), "epoch": record["epoch"]}
+            checkpoint.save_tensors(out / "best.pt", best | {"validation_accuracy": record["validation_accuracy"]})
+        state = self.trainer.state_dict() | {
+            "history": self._history,
+            "seconds": self._seconds,
+            "config": self._config(),
+        }
+        checkpoint.save_tensors(out / "last.pt", state)
+        checkpoint.write_text(out / "metrics.jsonl", "\n".join(json.dumps(entry) for entry in self._history))
+
+    def _restore(self, folder: Path) -> None:
+        """Go on after the last finished epoch of an interrupted run; from the start where there is none."""
+        path = folder / "last.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        faults = [
+            f"{key}: {value} and {self._config()[key]}"
+            for key, value in state["config"].items()
+            if key in ("fingerprint", "software", "device_type") and value != self._config()[key]
+        ]
+        if faults:
+            raise InputError(f"the cache and software with which {folder} was begun", "; ".join(faults), "train anew")
+        self.trainer.load_state_dict(state)
+        self._history, self._seconds = state["history"], state["seconds"]
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "options": self.options.replace(resume=None).as_dict(),
+            "fingerprint": self._fingerprint(),
+            "software": f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+            "device_type": self.device.type,
+        }
+
+    def _fingerprint(self) -> str | None:
+        return self.cache.fingerprint if self.cache else None
+
+    def _teacher_accuracy(self, split: str) -> float:
+        answers = self.targets.answers[split].argmax(1)
+        return (answers == self.images.splits[split].labels).float().mean().item()
+
+    def _summary(self, best: dict[str, Any], test_accuracy: float) -> dict[str, Any]:
+        options = self.options
+        teacher = None
+        if self.targets is not None:
+            name = self.cache.manifest["teacher"]["name"]
+            teacher = {"name": name} | {f"{split}_accuracy": self._teacher_accuracy(split) for split in ("validation", "test")}
+        distils = self.targets is not None and options.alpha > 0
+        return {
+            "name": str(options.out),
+            "student": options.student,
+            "parameters": sum(value.numel() for value in self.trainer.module.parameters()),
+            "dataset": self.images.name,
+            "alpha": options.alpha,
+            "temperature": options.temperature,
+            "projection": options.projection if distils else None,
+            "views": ("matched" if options.augment in ("cached", "none") else "unmatched") if distils else None,
+            "seed": options.seed,
+            "epochs": options.epochs,
+            "best_epoch": best["epoch"],
+            "validation_accuracy": best["validation_accuracy"],
+            "test_accuracy": test_accuracy,
+            "test_images": len(self.images.splits["test"]),
+            "seconds": self._seconds,
+            "teacher": teacher,
+            "fingerprint": self._fingerprint(),
+        }
+
+    def _show(self, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor) -> None:
+        """--vis: the first image of a batch as the student saw it, scaled back to [0, 1]."""
+        preprocessing = self.student.preprocessing
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
+        row, view = int(image_index[0]), int(view_index[0])
+        label = self.images.class_names[self.images.splits["train"].labels[row]]
+        answer = None
+        if self.targets is not None:
+            answer = self._teacher_names()[int(self.targets.train[row, view].argmax())]
+        path = None if report.has_window() else self.options.out / "vis" / f"step-{step + 1:06d}.png"
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+        report.single_image(image, label, answer, path)
+
+    def _teacher_names(self) -> list[str]:
+        """Names of the classes of `targets.train`."""
+        if self.targets.projection != "head":
+            return list(self.images.class_names)
+        teacher = self.cache.manifest["teacher"]
+        return teacher["class_names"] or [f"class {number}" for number in range(teacher["classes"])]
+
+    def _view_sheet(self, path: Path) -> None:
+        """Validation images or, where training images have several views, some of those, with both answers."""
+        several = self.cache is not None and self.options.augment == "cached" and self.cache.splits["train"].views.shape[1] > 1
+        split = self.images.splits["train" if several else "validation"]
+        shown = min(_SHEET_VIEWS, self.cache.splits["train"].views.shape[1]) if several else 1
+        count = min(_SHEET_IMAGES if several else _SHEET_IMAGES * _SHEET_VIEWS, len(split))
+        rows = torch.linspace(0, len(split) - 1, count).round().long().repeat_interleave(shown)
+        views = torch.tensor([[0, 0, *split.images.shape[2:], 0]]).repeat(len(rows), 1)
+        teacher = None
+        if several:
+            view_index = torch.arange(shown).repeat(count)
+            views = torch.from_numpy(self.cache.splits["train"].views)[rows, view_index].long()
+            if self.targets.projection != "head":
+                teacher = self.targets.train[rows, view_index].argmax(1).numpy()
+        elif self.targets is not None:
+            teacher = self.targets.answers["validation"][rows].argmax(1).numpy()
+        images = split.images[rows]
+        student = self.trainer.answer(images, views).argmax(1).numpy()
+        side = max(split.images.shape[2:])
+        pixels = Renderer(side, (0, 0, 0), (1 / 255,) * 3, tuple(split.images.shape[2:]))(images, views)
+        tiles = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+        columns = 2 * shown if several else _SHEET_IMAGES
+        report.view_sheet(tiles, split.labels[rows].numpy(), teacher, student, self.images.class_names, path, columns=columns)
+
+
+def resumed_options(folder: Path) -> TrainOptions:
+    """The options of an interrupted run, which go on with it."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text())["options"]
+        return TrainOptions.from_dict(values | {"resume": str(folder), "out": str(folder)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("the folder of a run", f"{path}: {error}", "give the --out of an interrupted run") from error
+
+
+def _epoch_line(record: dict[str, float], epochs: int) -> str:
+    agreement = f", agreement {record['agreement']:.1%}" if "agreement" in record else ""
+    return (
+        f"epoch {record['epoch']:>3}/{epochs}  train loss {record['train_loss']:.3f}"
+        f"  validation loss {record['validation_loss']:.3f}, accuracy {record['validation_accuracy']:.1%}{agreement}"
+        f"  {record['images_per_second']:,.0f} images/s"
+    )

@@ -1,0 +1,119 @@
+"""From a cache to what a student learns from: checks that images and cache belong together, and projects."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache.cache import Cache
+from kdcache.checkpoint import save_tensors
+from kdcache.errors import InputError
+from kdcache.images import ImageData
+from kdcache.models import read_state_dict
+from kdcache.projection import Probe, fit_probe
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the teacher says.
+
+    `train` float `(N, V, C)`: the logits that the student's soft targets are made of, in the student's classes or,
+    for the projection `head`, in the teacher's own. `answers` float32 `(N, K)` for validation and test: the
+    teacher's logits in the student's classes.
+    """
+
+    projection: str
+    train: Tensor
+    answers: dict[str, Tensor]
+
+
+def check_belongs(cache: Cache, images: ImageData) -> None:
+    """Raise InputError unless the cache was made from exactly these images, in this order, with these labels."""
+    expected = cache.manifest["dataset"]["class_names"]
+    if list(images.class_names) != expected:
+        raise InputError(f"the classes {', '.join(expected[:10])}", ", ".join(images.class_names[:10]), "correct --data")
+    for split, part in images.splits.items():
+        cached = cache.splits[split]
+        if len(part) != len(cached):
+            raise InputError(f"{len(cached)} {split} images, as {cache.path} was made from", f"{len(part)}", "correct --data")
+        differing = np.flatnonzero(part.row_checksums() != cached.image_crc32)
+        if len(differing):
+            raise InputError(
+                f"the images that {cache.path} was made from",
+                f"{len(differing)} other images or labels, the first in {split} row {differing[0]}",
+                "correct --data, or run phase one on these images",
+            )
+
+
+def make_targets(cache: Cache, projection: str) -> Targets:
+    """Project the cached logits into the classes in which the student is taught."""
+    logits = {split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()}
+    unseen = {split: logits[split][:, 0] for split in ("validation", "test")}
+    if projection == "none":
+        teacher_classes, student_classes = cache.manifest["teacher"]["classes"], cache.manifest["dataset"]["class_names"]
+        if teacher_classes != len(student_classes):
+            raise InputError(
+                f"as many teacher classes as student classes ({len(student_classes)}) for --projection none",
+                f"{teacher_classes}",
+                "use --projection probe or head",
+            )
+        return Targets(projection, logits["train"], {split: rows.float() for split, rows in unseen.items()})
+    probe = load_or_fit_probe(cache)
+    train = probe.project_training(logits["train"]) if projection == "probe" else logits["train"]
+    return Targets(projection, train, {split: probe.project(rows) for split, rows in unseen.items()})
+
+
+def default_projection(cache: Cache) -> str:
+    """none where teacher and student have the same classes, else probe."""
+    same = cache.manifest["teacher"]["class_names"] == cache.manifest["dataset"]["class_names"]
+    return "none" if same else "probe"
+
+
+def probe_path(cache: Cache) -> Path:
+    return cache.path.with_name(f"{cache.path.name}.probe-{cache.fingerprint[:16]}.pt")
+
+
+def load_or_fit_probe(cache: Cache) -> Probe:
+    """The probe that is kept beside the cache; fitted and put there if it is not. A read-only folder is no fault."""
+    path = probe_path(cache)
+    if path.exists():
+        state = read_state_dict(path)
+        if bytes(state["fingerprint"].tolist()).hex() == cache.fingerprint:
+            quality = json.loads(bytes(state["validation"].tolist()))
+            arrays = {name: state[name] for name in ("mean", "scale", "weight", "fold")}
+            return Probe(**arrays, temperature=state["temperature"].item(), penalty=state["penalty"].item(), validation=quality)
+    train, validation = cache.splits["train"], cache.splits["validation"]
+    probe = fit_probe(
+        torch.from_numpy(np.asarray(train.logits)),
+        torch.from_numpy(train.labels),
+        torch.from_numpy(np.asarray(validation.logits[:, 0])),
+        torch.from_numpy(validation.labels),
+        len(cache.manifest["dataset"]["class_names"]),
+        seed=0,
+    )
+    try:
+        save_tensors(path, _probe_state(probe, cache.fingerprint))
+    except InputError:
+        pass
+    return probe
+
+
+def _probe_state(probe: Probe, fingerprint: str) -> dict[str, Tensor]:
+    """Tensors only, so that it is read back without executing anything."""
+
+    def as_bytes(raw: bytes) -> Tensor:
+        return torch.tensor(list(raw), dtype=torch.uint8)
+
+    return {
+        "mean": probe.mean,
+        "scale": probe.scale,
+        "weight": probe.weight,
+        "fold": probe.fold,
+        "temperature": torch.tensor(probe.temperature, dtype=torch.float64),
+        "penalty": torch.tensor(probe.penalty, dtype=torch.float64),
+        "validation": as_bytes(json.dumps(probe.validation).encode()),
+        "fingerprint": as_bytes(bytes.fromhex(fingerprint)),
+    }

@@ -1,0 +1,247 @@
+"""Phase two: train one student from labels and cached soft targets."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdcache.config import TrainOptions
+from kdcache.errors import InputError
+from kdcache.images import ImageData, Split
+from kdcache.losses import distillation_loss, label_loss, soften
+from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, replace_head
+from kdcache.targets import Targets
+from kdcache.views import Renderer, draw_views
+
+_LEARNING_RATES = {("sgd", False): 0.1, ("sgd", True): 0.02, ("adamw", False): 1e-3, ("adamw", True): 1e-4}
+_WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
+_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A student's answers on one split."""
+
+    loss: float
+    accuracy: float
+    answers: np.ndarray  # int64 (N,)
+
+
+def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> Model:
+    """The student with a new head of `classes` outputs; for the projection `head`, `teacher_classes` more.
+
+    Those of the teacher's classes begin as the student's own ImageNet classifier where it has one for them.
+    """
+    arguments = {
+        "seed": options.seed,
+        "small_stem": options.small_stem,
+        "image_size": options.image_size,
+        "mean": options.mean,
+        "std": options.std,
+    }
+    if options.projection != "head":
+        return build_model(options.student, options.student_weights, classes=classes, **arguments)
+    student = build_model(options.student, options.student_weights, **arguments)
+    weight, bias = head_parameters(student.module)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        replace_head(student.module, classes + teacher_classes)
+    if student.pretrained and len(weight) == teacher_classes:
+        new_weight, new_bias = head_parameters(student.module)
+        with torch.no_grad():
+            new_weight[classes:] = weight
+            new_bias[classes:] = bias
+    return student
+
+
+def strip(module: nn.Module, classes: int) -> dict[str, Tensor]:
+    """The plain state dict of the student alone: the head's first `classes` outputs, on the CPU."""
+    weight, bias = head_parameters(module)
+    return {
+        key: (value[:classes] if value is not None and any(value is own for own in (weight, bias)) else value)
+        .detach().cpu().clone()
+        for key, value in module.state_dict(keep_vars=True).items()
+    }  # fmt: skip
+
+
+def resolve(options: TrainOptions, views: int, pretrained: bool) -> TrainOptions:
+    """Fill in the recipe's defaults that depend on the cache and the weights."""
+    several = views > 1 and options.alpha > 0
+    return options.replace(
+        lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained],
+        weight_decay=_WEIGHT_DECAYS[options.optimizer] if options.weight_decay is None else options.weight_decay,
+        augment=options.augment or ("cached" if several else "crop-flip"),
+    )
+
+
+class Trainer:
+    """One student's training: epochs, evaluation, and all the state that a resumed run needs.
+
+    Args:
+        options: resolved.
+        student: from `build_student`.
+        images: divided dataset; its training part is what is learned from.
+        targets: None where there is no cache.
+        view_table: int16 `(N, V, 5)`, the cached views of the training part; None where there is no cache.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        student: Model,
+        images: ImageData,
+        targets: Targets | None,
+        view_table: np.ndarray | None,
+        device: torch.device,
+    ) -> None:
+        self.options, self.device = options, device
+        self.classes = len(images.class_names)
+        self.module = student.module.to(device, memory_format=torch.channels_last)
+        self._forward = torch.compile(self.module) if options.compile else self.module
+        self._train = images.splits["train"]
+        self._images = self._train.images.to(device)
+        self._labels = self._train.labels.to(device)
+        self._targets = targets.train.to(device) if targets is not None and options.alpha > 0 else None
+        self._on_second_head = targets is not None and targets.projection == "head"
+        self._view_table = view_table
+        size, mean, std, _ = vars(student.preprocessing).values()
+        self.render = Renderer(size, mean, std, images.image_shape, device)
+        self.steps_per_epoch = math.ceil(len(self._train) / options.batch_size)
+        self._optimizer = _optimizer(self.module, options, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        torch.manual_seed(options.seed)  # dropout and the like
+
+    def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
+        """Show every training image once, in the view drawn for this epoch (0, 1, ...).
+
+        Args:
+            after_step: called with (step of this epoch, image_index, view_index, inputs) of the batch just learned from.
+
+        Returns the means over the images: train_loss, label_loss, distillation_loss (nats), train_accuracy, and lr.
+        """
+        self.module.train()
+        sums = torch.zeros(4, device=self.device, dtype=torch.float64)
+        view_index, views = self._epoch_views(epoch)
+        for step, rows in enumerate(self._batches(epoch)):
+            learning_rate = self._learning_rate(epoch * self.steps_per_epoch + step)
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            inputs = self.render(self._images[rows], views[rows])
+            sums += self._step(inputs, rows, view_index[rows]) * len(rows)
+            after_step(step, rows, view_index[rows], inputs)
+        loss, label_term, distillation_term, correct = (sums / len(self._train)).tolist()
+        if not math.isfinite(loss):
+            raise InputError(
+                "a finite loss", f"{loss} in epoch {epoch + 1}, at learning rate {learning_rate:.2g}",
+                "try a smaller --lr, a longer --warmup or --precision fp32",
+            )  # fmt: skip
+        return {
+            "lr": learning_rate,
+            "train_loss": loss,
+            "label_loss": label_term,
+            "distillation_loss": distillation_term,
+            "train_accuracy": correct,
+        }
+
+    def _step(self, inputs: Tensor, rows: Tensor, view_index: Tensor) -> Tensor:
+        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
+        options, labels = self.options, self._labels[rows]
+        with autocast(options.precision, self.device, torch.bfloat16):
+            logits = class_logits(self._forward(inputs)).float()
+        student_logits = logits[:, : self.classes]
+        label_term = label_loss(student_logits, labels, options.label_smoothing)
+        distillation_term = torch.zeros_like(label_term)
+        if self._targets is not None:
+            taught = logits[:, self.classes :] if self._on_second_head else student_logits
+            soft_targets = soften(self._targets[rows, view_index], options.temperature)
+            distillation_term = distillation_loss(taught, soft_targets, options.temperature)
+        loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        accuracy = (student_logits.argmax(1) == labels).float().mean()
+        return torch.stack([loss, label_term, distillation_term, accuracy]).detach().double()
+
+    @torch.inference_mode()
+    def answer(self, images: Tensor, views: Tensor) -> Tensor:
+        """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the CPU."""
+        self.module.eval()
+        parts = []
+        for some_images, some_views in zip(
+            images.split(4 * self.options.batch_size), views.split(4 * self.options.batch_size), strict=True
+        ):
+            with autocast(self.options.precision, self.device, torch.bfloat16):
+                inputs = self.render(some_images.to(self.device), some_views.to(self.device))
+                parts.append(class_logits(self.module(inputs)).float()[:, : self.classes])
+        return torch.cat(parts).cpu()
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Loss and accuracy on the whole images of a split."""
+        views = draw_views("none", len(split), *split.images.shape[2:], views=1, seed=0, stream="")[:, 0]
+        logits = self.answer(split.images, torch.from_numpy(views))
+        answers = logits.argmax(1)
+        accuracy = (answers == split.labels).float().mean().item()
+        return Evaluation(label_loss(logits, split.labels).item(), accuracy, answers.numpy())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimizer, scaler and generators: with the epoch's number, all that decides what comes next."""
+        cuda = self.device.type == "cuda"
+        return {
+            "model": self.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "generators": [torch.get_rng_state()] + ([torch.cuda.get_rng_state(self.device)] if cuda else []),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["generators"][0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["generators"][1], self.device)
+
+    def _batches(self, epoch: int) -> Iterator[Tensor]:
+        """Rows of each step, in an order drawn for the epoch; sizes differ by at most one, so none is tiny."""
+        generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self._train), generator=generator).to(self.device)
+        yield from order.tensor_split(self.steps_per_epoch)
+
+    def _epoch_views(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees."""
+        count, seed = len(self._train), self.options.seed
+        if self.options.augment == "cached":
+            # each image begins somewhere and takes its views in turn: all are seen equally often
+            generator = torch.Generator().manual_seed(seed)
+            views = self._view_table.shape[1]
+            index = (torch.randint(views, (count,), generator=generator) + epoch) % views
+            shown = torch.from_numpy(self._view_table)[torch.arange(count), index]
+        else:
+            index = torch.zeros(count, dtype=torch.int64)
+            shape = self._images.shape[2:]
+            drawn = draw_views(self.options.augment, count, *shape, views=2, seed=seed, stream=f"student epoch {epoch}")
+            shown = torch.from_numpy(drawn[:, 1])
+        return index.to(self.device), shown.to(self.device)
+
+    def _learning_rate(self, step: int) -> float:
+        """Linear warm-up over the first share of the steps, then a cosine to 0."""
+        total = self.options.epochs * self.steps_per_epoch
+        rising = self.options.warmup * total
+        if step < rising:
+            return self.options.lr * (step + 1) / math.ceil(rising)
+        return self.options.lr * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising))) / 2
+
+
+def _optimizer(module: nn.Module, options: TrainOptions, device: torch.device) -> torch.optim.Optimizer:
+    decayed = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]  # biases and norms
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    fused = device.type == "cuda"
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=_MOMENTUM, nesterov=True, fused=fused)
+    return torch.optim.AdamW(groups, lr=options.lr, fused=fused)

@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""Phase two: train a student from labels and the teacher's cached logits; or, with --alpha 0, from labels alone."""
+
+import sys
+
+from kdcache.config import TrainOptions, parse_options
+from kdcache.console import Progress, exit_code, say
+from kdcache.report import comparison, format_table
+from kdcache.student_run import StudentRun, load_materials, resumed_options
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse_options(TrainOptions, argv, __doc__)
+    if options.resume is not None:
+        options = resumed_options(options.resume)
+    materials = load_materials(options)
+    with Progress("student", unit="step") as progress:
+        run = StudentRun(options, materials, progress.say, progress)
+        run.train()
+    summary = run.finish()
+
+    rows, _ = comparison([summary])
+    say("\n" + format_table(rows))
+    say(f"\n{options.out}: student.pt, student.json, summary.json, curves.png, confusion.png, views.png")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
