@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if report["already_complete"]:
         say("it was complete already; nothing was computed")
     else:
-        say(f"{report['computed']:,} rows in {report['seconds']:.1f} s: {report['views_per_second']:.1f} images/s")
+        say(f"{report['computed']:,} rows in {report['seconds']:.1f} s: {report['views_per_second']:.1f} views/s")
     say(f"fingerprint {cache.fingerprint}")
     quality = load_or_fit_probe(cache).validation
     say(

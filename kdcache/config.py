@@ -112,6 +112,15 @@ class PrecomputeOptions(DatasetOptions):
     batch_size: int | None = option(None, "views in one forward pass (default: 64 on a CPU, else 512)", within=AT_LEAST_1)
     restart: bool = option(False, "discard what an interrupted run left behind")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.views > 1) != (self.augment != "none"):
+            raise InputError(
+                "--views above 1 and an --augment other than none together",
+                f"--views {self.views} --augment {self.augment}",
+                "give both or neither",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DatasetOptions):

@@ -19,8 +19,8 @@ def exit_code(main: Callable[[], None]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted; {error or 'nothing was left behind'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

@@ -157,6 +157,8 @@ def _construct(name: str, state: dict[str, Tensor] | None, classes: int | None, 
     """An uninitialised-by-weights model whose head and stem fit `state`, or the wishes where there is none."""
     if ":" in name:
         module = _call(name)
+        if small_stem:
+            make_small_stem(module, name)
         if state is None and classes is not None and _outputs(module) not in (None, classes):
             replace_head(module, classes)
         return module
@@ -166,7 +168,10 @@ def _construct(name: str, state: dict[str, Tensor] | None, classes: int | None, 
             blank = torchvision.models.get_model(name)
         head_name = _head(blank)[0] + ".weight"
         classes = state[head_name].shape[0] if head_name in state else None
-    module = torchvision.models.get_model(name, **arguments, **({"num_classes": classes} if classes else {}))
+    try:
+        module = torchvision.models.get_model(name, **arguments, **({"num_classes": classes} if classes else {}))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise InputError(f"an --image-size that {name} takes", f"{image_size} ({error})", "give another one") from error
     if small_stem or (state is not None and _has_small_stem(module, state)):
         make_small_stem(module, name)
     if state is not None and "image_size" in arguments and "encoder.pos_embedding" in state:

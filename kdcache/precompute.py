@@ -16,7 +16,7 @@ from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.models import Model, autocast, class_logits, state_digest
 from kdcache.views import Renderer, draw_views
-from kdcache.writer import CacheWriter
+from kdcache.writer import BlockRows, CacheWriter
 
 _BLOCK_BYTES = 2 << 20
 _BLOCK_ROWS = 1024  # at most: what one kill can cost
@@ -113,8 +113,8 @@ def precompute(
     Args:
         progress: called with (views finished, views in all) after each batch.
 
-    Returns rows, views, bytes, seconds and images_per_second of this run; `already_complete` where
-    the cache was there already.
+    Returns of this run: `already_complete` where the cache was there already, views and bytes of the whole, views
+    computed, seconds, views_per_second.
     """
     tables = view_tables(images, options)
     arrays: dict[str, np.ndarray] = {}
@@ -134,12 +134,15 @@ def precompute(
             done = total - sum(writer.rows(block).stop - writer.rows(block).start for block in writer.missing)
             progress(done, total)
             run = _BlockRunner(teacher, images, tables, batch_size)
-            for block in writer.missing:
-                rows = writer.rows(block)
-                writer.write(block, run(rows.split, rows.start, rows.stop, lambda n, done=done: progress(done + n, total)))
-                done += rows.stop - rows.start
-                computed += rows.stop - rows.start
-            writer.seal()
+            try:
+                for block in writer.missing:
+                    rows = writer.rows(block)
+                    writer.write(block, run(rows, lambda n, done=done: progress(done + n, total)))
+                    done += rows.stop - rows.start
+                    computed += rows.stop - rows.start
+                writer.seal()
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"{done:,} of {total:,} rows are saved; the same command goes on") from None
     seconds = time.perf_counter() - started
     return {
         "already_complete": writer.complete,
@@ -161,13 +164,14 @@ class _BlockRunner:
         size, mean, std, _ = vars(teacher.model.preprocessing).values()
         self._render = Renderer(size, mean, std, images.image_shape, teacher.device)
 
-    def __call__(self, split: str, start: int, stop: int, progress: Callable[[int], None]) -> np.ndarray:
-        images, views = self._images[split], self._views[split]
+    def __call__(self, block: BlockRows, progress: Callable[[int], None]) -> np.ndarray:
+        images, views = self._images[block.split], self._views[block.split]
         parts = []
-        for first in range(start, stop, self._batch_size):
-            rows = torch.arange(first, min(first + self._batch_size, stop), device=images.device)
+        for first in range(block.start, block.stop, self._batch_size):
+            stop = min(first + self._batch_size, block.stop)
+            rows = torch.arange(first, stop, device=images.device)
             image_index = rows // views.shape[1]
             inputs = self._render(images[image_index], views[image_index, rows % views.shape[1]])
             parts.append(self._teacher.logits(inputs))
-            progress(int(rows[-1]) + 1 - start)
+            progress(stop - block.start)
         return torch.cat(parts).cpu().numpy()

@@ -126,7 +126,7 @@ def _fit(features: Tensor, labels: Tensor, seen: Tensor, penalties: Tensor, clas
     -(XᵀX / 2 + penalty)⁻¹ gradient always descends; Nesterov's momentum with restarts (O'Donoghue and
     Candès 2015) makes it fast, and the J models share every pass over the features.
     """
-    rows, columns = features.shape
+    columns = features.shape[1]
     models = len(penalties)
     counts = seen.sum(0)
     penalised = torch.ones(columns, 1)

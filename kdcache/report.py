@@ -216,9 +216,259 @@ def view_sheet(
             answer = teacher_answers[index]
             mark, colour = _verdict(answer == label) if judged else (UNJUDGED, INK)
             lines.append(("teacher", mark, (teacher_names or class_names)[answer], colour))
-        answer = student_answers[index]
-        lines.append(("student", *_verdict(answer == label, class_names[answer])))
+        mark, colour = _verdict(student_answers[index] == label)
+        lines.append(("student", mark, class_names[student_answers[index]], colour))
         captions.append(lines)
     figure = Figure()
     _tiles(figure, images, captions, columns, 1.7)
+    _save(figure, path)
+
+
+@matplotlib.rc_context(_STYLE)
+def single_image(image: np.ndarray, label: str, teacher_answer: str | None, path: Path | None) -> None:
+    """Draw one image with its label and the teacher's answer.
+
+    Args:
+        image: `(3, H, W)`, float32 in 0..1 or uint8.
+        label: name of its class.
+        teacher_answer: name of the teacher's class, or None where there is no teacher.
+        path: the PNG; None shows it in a window, the same one each time, without waiting for anybody.
+
+    Raises:
+        InputError: if `path` is None and no window can be opened here.
+    """
+    lines = [("label", "", label, INK)]
+    if teacher_answer is not None:
+        lines.append(("teacher", "", teacher_answer, BLUE))
+    if path is not None:
+        figure = Figure()
+        _tiles(figure, image[None], [lines], 1, 3.0)
+        _save(figure, path)
+        return
+    if not has_window():
+        raise InputError("a display to open a window on", "none", "have the pictures written to a folder")
+    from matplotlib import pyplot  # chooses a backend
+
+    figure = pyplot.figure(_WINDOW, clear=True)
+    _tiles(figure, image[None], [lines], 1, 3.0)
+    pyplot.show(block=False)
+    figure.canvas.draw_idle()
+    figure.canvas.flush_events()
+
+
+def has_window() -> bool:
+    """Whether a window can be opened here: a display answers, and the backend, or some backend, is there to use it.
+
+    Nothing is chosen, imported or opened.
+    """
+    backend = matplotlib.get_backend(auto_select=False)
+    toolkit = backend_registry.resolve_backend(backend)[1] if backend else None
+    usable = _TOOLKITS.get(toolkit, ()) if backend else sum(_TOOLKITS.values(), ())
+    # Matplotlib asks the same question before it falls back to drawing without a window. A DISPLAY that is set but
+    # dead, as in an old tmux, is none.
+    return any(find_spec(module) for module in usable) and _c_internal_utils.display_is_valid()
+
+
+def _verdict(right: bool) -> tuple[str, str]:
+    return (RIGHT, GREEN) if right else (WRONG, ORANGE)
+
+
+def _tiles(
+    figure: Figure, images: np.ndarray, captions: list[list[tuple[str, str, str, str]]], columns: int, side: float
+) -> None:
+    """Fill the figure with images `(n, 3, H, W)` and, below each, lines of (heading, mark, text, colour).
+
+    A tile is `side` inches wide; the axes count inches from the upper left corner, so nothing can overlap.
+    """
+    gap, line, heading, mark_width = 0.14, 0.15, 0.5, 0.13
+    count, _, height, width = images.shape
+    tall, wide = side * min(1, height / width), side * min(1, width / height)
+    if images.dtype != np.uint8:
+        images = np.clip(images, 0, 1)
+    columns = max(1, min(columns, count))
+    tile_height = tall + line * max(map(len, captions), default=0) + 2 * gap
+    size = (columns * (side + gap) + gap, max(1, -(-count // columns)) * tile_height + gap)
+    figure.set_size_inches(*size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    pixels = "nearest" if max(height, width) <= side * DPI else "auto"
+    for index, (image, lines) in enumerate(zip(images, captions, strict=True)):
+        left, top = gap + index % columns * (side + gap), gap + index // columns * tile_height
+        x = left + (side - wide) / 2
+        axes.imshow(image.transpose(1, 2, 0), extent=(x, x + wide, top + tall, top), interpolation=pixels)
+        axes.add_patch(Rectangle((x, top), wide, tall, fill=False, edgecolor=lines[-1][3], linewidth=1.2))
+        for number, (title, mark, text, colour) in enumerate(lines):
+            y = top + tall + (number + 0.8) * line
+            start = left + heading + (mark_width if mark else 0)
+            axes.text(left, y, title, color=GREY, fontsize=7, va="center_baseline")
+            axes.text(left + heading, y, mark, color=colour, fontsize=8, va="center_baseline")
+            text = _fit(text, left + side - start, 8)
+            axes.text(start, y, text, color=colour, fontsize=8, va="center_baseline", parse_math=False)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="auto")
+    axes.axis("off")
+
+
+@lru_cache(maxsize=4096)
+def _fit(text: str, inches: float, size: float, *, keep_end: bool = False) -> str:
+    """The text on one line or, if it is wider than `inches` at `size` points, its beginning (or end) and an ellipsis."""
+    text = " ".join(text.split())
+    font = FontProperties(family=_FONT, size=size)
+
+    def fits(candidate: str) -> bool:
+        return text_to_path.get_text_width_height_descent(candidate, font, ismath=False)[0] <= 72 * inches
+
+    if len(text) < 200 and fits(text):
+        return text
+    for length in range(min(len(text), 200) - 1, 0, -1):
+        candidate = "…" + text[-length:].lstrip(" ,") if keep_end else text[:length].rstrip(" ,") + "…"
+        if fits(candidate):
+            return candidate
+    return "…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
+    except OSError as error:
+        raise InputError(f"room and the right to write {path}", f"{error.strerror}", "give another folder") from error
+
+
+def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Plain text for a terminal: a header, a rule and a line a row.
+
+    Args:
+        rows: text is kept as it is, also where it is a number; None and what is missing become "-".
+        columns: keys to show, in order; by default all, in the order of their first appearance. A column is aligned
+            to the right if all it holds are numbers.
+    """
+    if columns is None:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = []
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        cells = [column, *map(_cell, values)]
+        width = max(map(len, cells))
+        numbers = all(_is_number(value) for value in values if value is not None)
+        lines = [cell.rjust(width) if numbers else cell.ljust(width) for cell in cells]
+        table.append([lines[0], "-" * width, *lines[1:]])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*table, strict=True))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value.replace(",", "").rstrip(" %") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
+
+
+def comparison(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, object]], str]:
+    """What the runs' summaries (the dict of each summary.json) say side by side, and whether distilling helped.
+
+    The noise is the half-width of the usual 95 % interval of a difference of two proportions,
+
+        1.96 * sqrt(p (1 - p) / n + q (1 - q) / n),
+
+    with p and q the mean test accuracies of the distilled and of the labels-only runs, on n test images. It is
+    conservative: both kinds were tested on the same images, which makes their difference less noisy than that,
+    and averaging several runs is not counted. It knows nothing of how much a run varies with its seed.
+
+    Returns:
+        rows: name, model, kind, validation % and test % (text with two decimals), seconds (text); the teacher first,
+            then the runs in their order.
+        verdict: one sentence.
+    """
+    rows = _teacher_rows(summaries)
+    for summary in summaries:
+        kind = "labels only" if _labels_only(summary) else "distilled"
+        rows.append(_row(summary["name"], summary["student"], kind, summary, f"{summary['seconds']:.1f}"))
+    return rows, _verdict_on_distilling(summaries)
+
+
+def _labels_only(summary: Mapping[str, Any]) -> bool:
+    return summary["alpha"] == 0
+
+
+def _teacher_rows(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """One row for each teacher that the runs had, which is one as long as they share a cache and a projection."""
+    rows: dict[tuple, dict[str, object]] = {}
+    for summary in sorted(summaries, key=lambda summary: summary.get("projection") is None):
+        if teacher := summary.get("teacher"):
+            projection = summary.get("projection")
+            kind = "teacher" if projection in (None, "none") else f"teacher, {projection}"
+            row = _row("teacher", teacher["name"], kind, teacher, None)
+            rows.setdefault((row["model"], row["validation %"], row["test %"]), row)
+    return list(rows.values())
+
+
+def _row(name: str, model: str, kind: str, scores: Mapping[str, Any], seconds: str | None) -> dict[str, object]:
+    validation, test = (
+        None if scores.get(key) is None else f"{100 * scores[key]:.2f}" for key in ("validation_accuracy", "test_accuracy")
+    )
+    return {"name": name, "model": model, "kind": kind, "validation %": validation, "test %": test, "seconds": seconds}
+
+
+def _verdict_on_distilling(summaries: Sequence[Mapping[str, Any]]) -> str:
+    tested = [summary for summary in summaries if summary.get("test_accuracy") is not None]
+    labels_only = [summary["test_accuracy"] for summary in tested if _labels_only(summary)]
+    distilled = [summary["test_accuracy"] for summary in tested if not _labels_only(summary)]
+    if not labels_only or not distilled:
+        kind = "labels-only" if distilled else "distilled" if labels_only else "finished"
+        return f"Nothing to compare: there is no {kind} run with a test accuracy."
+    sizes = sorted({summary["test_images"] for summary in tested})
+    if len(sizes) > 1:
+        return f"Nothing to compare: the runs were tested on different images ({' and '.join(map(str, sizes))} of them)."
+    p, q, n = float(np.mean(distilled)), float(np.mean(labels_only)), sizes[0]
+    noise = _NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
+    beyond = abs(p - q) > noise
+    verdict = "No clear difference" if not beyond else "Distilling helped" if p > q else "Distilling hurt"
+    students = sorted({summary["student"] for summary in tested})
+    caveat = f"; mind that the students differ ({', '.join(students)})" if len(students) > 1 else ""
+    return (
+        f"{verdict}: test accuracy {100 * p:.2f} %{_mean_of(distilled)} distilled and {100 * q:.2f} %"
+        f"{_mean_of(labels_only)} from labels only, a difference of {100 * (p - q):+.2f} percentage points, "
+        f"{'beyond' if beyond else 'within'} the noise of ±{100 * noise:.2f} (95 %, {n:,} test images){caveat}."
+    )
+
+
+def _mean_of(runs: Sequence[float]) -> str:
+    return f" (mean of {len(runs)} runs)" if len(runs) > 1 else ""
+
+
+@matplotlib.rc_context(_STYLE)
+def comparison_chart(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Draw the test accuracy of the rows of `comparison` as bars, and the teacher's as a line across them."""
+    tested = [row for row in rows if row["test %"] is not None]
+    teachers = [row for row in tested if str(row["kind"]).startswith("teacher")]
+    runs = [row for row in tested if row not in teachers]
+    scores = [float(str(row["test %"])) for row in runs]
+    figure = Figure(figsize=(8, 1.3 + 0.42 * max(len(runs), 1) + 0.2 * len(teachers)), layout="constrained")
+    axes = figure.subplots()
+    colours = [GREY if row["kind"] == "labels only" else BLUE for row in runs]
+    axes.barh(range(len(runs)), scores, height=0.62, color=colours, zorder=2)
+    for position, (row, score) in enumerate(zip(runs, scores, strict=True)):
+        text, inside = f"{row['test %']}  {row['kind']}", score > 35
+        axes.text(
+            score + (-0.8 if inside else 0.8), position, text, color="white" if inside else INK, fontsize=8.5,
+            ha="right" if inside else "left", va="center", zorder=3,
+        )  # fmt: skip
+    for number, row in enumerate(teachers):
+        score = float(str(row["test %"]))
+        axes.axvline(score, color=ORANGE, linestyle="--", linewidth=1.4, zorder=1)
+        axes.annotate(
+            f"{row['kind']}: {_fit(str(row['model']), 2, 8.5)} {row['test %']}", (score, 1), (0, 4 + 13 * number),
+            xycoords=("data", "axes fraction"), textcoords="offset points", color=ORANGE, fontsize=8.5,
+            ha="right" if score > 50 else "left", parse_math=False,
+        )  # fmt: skip
+    axes.set(xlim=(0, 100), ylim=(max(len(runs), 1) - 0.5, -0.5), xlabel="test accuracy (%)")
+    names = [_fit(str(row["name"]), 2.5, 8.5, keep_end=True) for row in runs]
+    axes.set_yticks(range(len(runs)), names, color=INK, fontsize=8.5, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
     _save(figure, path)

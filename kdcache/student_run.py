@@ -105,24 +105,32 @@ class StudentRun:
 
     def train(self) -> None:
         """All epochs, each followed by validation and a checkpoint."""
-        options, trainer = self.options, self.trainer
         self._say(self._plan())
-        steps = options.epochs * trainer.steps_per_epoch
-        for epoch in range(len(self._history), options.epochs):
-            first_step = epoch * trainer.steps_per_epoch
-            started = time.perf_counter()
+        try:
+            for epoch in range(len(self._history), self.options.epochs):
+                self._train_epoch(epoch)
+        except KeyboardInterrupt:
+            finished = len(self._history)
+            raise KeyboardInterrupt(
+                f"{finished} of {self.options.epochs} epochs are saved; train_student.py --resume {self.options.out} goes on"
+            ) from None
 
-            def after_step(step: int, *batch: Tensor, first_step: int = first_step) -> None:
-                self._progress(first_step + step + 1, steps)
-                if options.vis:
-                    self._show(first_step + step, *batch)
+    def _train_epoch(self, epoch: int) -> None:
+        steps_before = epoch * self.trainer.steps_per_epoch
+        steps = self.options.epochs * self.trainer.steps_per_epoch
+        started = time.perf_counter()
 
-            record = {"epoch": epoch + 1} | trainer.train_epoch(epoch, after_step)
-            seconds = time.perf_counter() - started
-            record |= self._validate() | {"seconds": seconds, "images_per_second": len(self.images.splits["train"]) / seconds}
-            self._seconds += time.perf_counter() - started
-            self._keep(record)
-            self._say(_epoch_line(record, options.epochs))
+        def after_step(step: int, *batch: Tensor) -> None:
+            self._progress(steps_before + step + 1, steps)
+            if self.options.vis:
+                self._show(steps_before + step, *batch)
+
+        record = {"epoch": epoch + 1} | self.trainer.train_epoch(epoch, after_step)
+        seconds = time.perf_counter() - started
+        record |= self._validate() | {"seconds": seconds, "images_per_second": len(self.images.splits["train"]) / seconds}
+        self._seconds += time.perf_counter() - started
+        self._keep(record)
+        self._say(_epoch_line(record, self.options.epochs))
 
     def finish(self) -> dict[str, Any]:
         """Test the best epoch's student, once, and write student, summary and pictures. Returns the summary."""

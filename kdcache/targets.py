@@ -1,5 +1,6 @@
 """From a cache to what a student learns from: checks that images and cache belong together, and projects."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +95,8 @@ def load_or_fit_probe(cache: Cache) -> Probe:
         len(cache.manifest["dataset"]["class_names"]),
         seed=0,
     )
-    try:
+    with contextlib.suppress(InputError):
         save_tensors(path, _probe_state(probe, cache.fingerprint))
-    except InputError:
-        pass
     return probe
 
 

@@ -1,0 +1,82 @@
+"""The processes that torchrun starts: which one this is, waiting for the others, and telling them."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from kdcache.errors import InputError
+
+Result = TypeVar("Result")
+_TIMEOUT = timedelta(hours=12)  # of waiting for a slower process; one that ended is noticed at once
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among `world` ones. A single process needs no torch.distributed."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until all are here. Raises InputError where one has ended."""
+        if self.world > 1:
+            _noticing_ended(dist.barrier)
+
+    def from_first(self, function: Callable[[], Result]) -> Result:
+        """What `function` returns, or raises, in the first process: all of them return or raise it."""
+        if self.world == 1:
+            return function()
+        outcome: list[object] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = function()
+            except InputError as error:
+                outcome[1] = error
+        _noticing_ended(lambda: dist.broadcast_object_list(outcome, src=0))
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    def one_by_one(self, function: Callable[[], Result]) -> Result:
+        """`function` in every process, in the first one first: for what downloads when it is not there."""
+        if not self.first:
+            self.barrier()
+        result = function()
+        if self.first:
+            self.barrier()
+        return result
+
+
+def join() -> Processes:
+    """This process's place among those of torchrun; alone where torchrun did not start it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Processes()
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
+    return Processes(dist.get_rank(), world, int(os.environ["LOCAL_RANK"]))
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _noticing_ended(communicate: Callable[[], object]) -> None:
+    try:
+        communicate()
+    except RuntimeError as error:
+        raise InputError(
+            "every process to reach the end",
+            f"one that ended early ({str(error).splitlines()[0][:80]})",
+            "see its message above; the same command, with any number of processes, goes on",
+        ) from error
