@@ -5,6 +5,7 @@ import sys
 
 from kdcache.config import TrainOptions, parse_options
 from kdcache.console import Progress, exit_code, say
+from kdcache.pictures import draw_pictures, show_batch
 from kdcache.report import comparison, format_table
 from kdcache.student_run import StudentRun, load_materials, resumed_options
 
@@ -15,9 +16,10 @@ def main(argv: list[str] | None = None) -> None:
         options = resumed_options(options.resume)
     materials = load_materials(options)
     with Progress("student", unit="step") as progress:
-        run = StudentRun(options, materials, progress.say, progress)
+        run = StudentRun(options, materials, progress.say, progress, show_batch if options.vis else None)
         run.train()
     summary = run.finish()
+    draw_pictures(run)
 
     rows, _ = comparison([summary])
     say("\n" + format_table(rows))

@@ -7,12 +7,21 @@ from pathlib import Path
 from kdcache.checkpoint import read_summary
 from kdcache.config import OneLineParser
 from kdcache.console import exit_code, say
+from kdcache.errors import InputError
 from kdcache.report import comparison, comparison_chart, format_table
 
 
 def compare(arguments: argparse.Namespace) -> None:
     """A table of finished runs, a chart, and in words whether distilling helped."""
-    rows, words = comparison([read_summary(folder) for folder in arguments.runs])
+    summaries = [read_summary(folder) for folder in arguments.runs]
+    other = next((entry for entry in summaries if entry["test_digest"] != summaries[0]["test_digest"]), None)
+    if other is not None:
+        raise InputError(
+            f"runs tested on the same images as {summaries[0]['name']} ({summaries[0]['dataset']})",
+            f"{other['name']} ({other['dataset']})",
+            "compare runs of one dataset",
+        )
+    rows, words = comparison(summaries)
     say(format_table(rows) + f"\n\n{words}")
     if arguments.chart is not None:
         comparison_chart(rows, arguments.chart)

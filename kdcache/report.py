@@ -5,6 +5,7 @@ Ito's, darkened where they carry text, and never the only thing that tells two t
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -48,6 +49,7 @@ _TOOLKITS = {
 _CELL_TEXT_CLASSES = 20  # more classes than this, and a confusion matrix shows colours alone
 _TICK_LABELS = 50
 _MARKED_EPOCHS = 30  # more epochs than this, and the points of a curve are not marked one by one
+_LONGEST_TEXT = 200  # characters, more than any label has room for
 _NORMAL_95 = 1.96
 
 _LOSSES = (
@@ -75,22 +77,22 @@ def learning_curves(history: list[dict[str, float]], path: Path) -> None:
         path: the PNG.
     """
     figure = Figure(figsize=(13, 3.8), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     losses, shares, rates = figure.subplots(1, 3, width_ratios=(4, 4, 2.6))
-    _curves(losses, history, _LOSSES, 1, "{:.3f}")
+    _curves(losses, history, _LOSSES, 1, "{:.3g}")
     _curves(shares, history, _SHARES, 100, "{:.1f} %")
-    _curves(rates, history, _RATES, 1, "{:.2g}")
+    _curves(rates, history, _RATES, 1, "")
     losses.set(title="Loss", ylabel="loss (nats)")
     shares.set(title="Accuracy" + _best_epoch(history), ylabel="share of the images (%)")
-    rates.set(title="Learning rate", ylabel="learning rate")
+    rates.set(title="Learning rate")
     rates.set_ylim(bottom=0)
-    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _save(figure, path)
 
 
 def _curves(
     axes: Axes, history: list[dict[str, float]], series: Sequence[tuple[str, str, str, str]], scale: float, value: str
 ) -> None:
-    """Lines of the `series` that occur in the history, each named with its last finite value at the right edge."""
+    """Lines of the `series` that occur in the history, each with its name, if any, and last value at the right."""
     epochs = _column(history, "epoch")
     labels = []
     for key, name, colour, style in series:
@@ -100,17 +102,20 @@ def _curves(
         finite = np.isfinite(y)
         isolated = finite & ~np.append(finite[1:], False) & ~np.append(False, finite[:-1])
         marked = np.flatnonzero(finite if len(y) <= _MARKED_EPOCHS else isolated).tolist()
-        axes.plot(epochs, y, style, color=colour, marker="o", markersize=4, markevery=marked)
+        axes.plot(epochs, y, style, color=colour, marker="o", markersize=4, markevery=marked, clip_on=False)
+        if not name:
+            continue
         if not finite.any():
-            labels.append((-math.inf, f"{name} not finite".strip(), colour))
+            labels.append((-math.inf, f"{name} not finite", colour))
             continue
         last = np.flatnonzero(finite)[-1]
         ended = "" if last == len(y) - 1 else f" (epoch {epochs[last]:.0f})"
-        labels.append((y[last], f"{name} {value.format(y[last])}{ended}".strip(), colour))
+        labels.append((y[last], f"{name} {value.format(y[last])}{ended}", colour))
     first, final = (epochs[0], epochs[-1]) if len(epochs) else (1, 1)
     margin = max(0.4, 0.02 * (final - first))
     axes.set(xlabel="epoch", xlim=(first - margin, final + margin))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(axis="y")
     low, high = axes.get_ylim()
     heights = _spread([min(max((y - low) / (high - low), 0), 1) for y, _, _ in labels], 0.07)
@@ -164,7 +169,8 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
     bar.set_label("share of the label's images (%)")
     bar.outline.set_visible(False)
     bar.ax.minorticks_off()
-    step = next(step for scale in (1, 10, 100, 1000) for step in (scale, 2 * scale, 5 * scale) if classes <= step * _TICK_LABELS)
+    steps = (step * scale for scale in (1, 10, 100, 1000) for step in (1, 2, 5))
+    step = next(step for step in steps if classes <= step * _TICK_LABELS)
     few = classes <= _CELL_TEXT_CLASSES
     size = 8 if few else 7
     names = [_fit(name, 1.3, size) for name in class_names[::step]]
@@ -249,9 +255,11 @@ def single_image(image: np.ndarray, label: str, teacher_answer: str | None, path
         raise InputError("a display to open a window on", "none", "have the pictures written to a folder")
     from matplotlib import pyplot  # chooses a backend
 
+    opened = pyplot.fignum_exists(_WINDOW)
     figure = pyplot.figure(_WINDOW, clear=True)
     _tiles(figure, image[None], [lines], 1, 3.0)
-    pyplot.show(block=False)
+    if not opened:  # showing it again would lift it over other windows
+        pyplot.show(block=False)
     figure.canvas.draw_idle()
     figure.canvas.flush_events()
 
@@ -262,6 +270,8 @@ def has_window() -> bool:
     Nothing is chosen, imported or opened.
     """
     backend = matplotlib.get_backend(auto_select=False)
+    if backend and backend.startswith("module://"):  # a notebook's, which need not even be installed here
+        return False
     toolkit = backend_registry.resolve_backend(backend)[1] if backend else None
     usable = _TOOLKITS.get(toolkit, ()) if backend else sum(_TOOLKITS.values(), ())
     # Matplotlib asks the same question before it falls back to drawing without a window. A DISPLAY that is set but
@@ -287,7 +297,7 @@ def _tiles(
         images = np.clip(images, 0, 1)
     columns = max(1, min(columns, count))
     tile_height = tall + line * max(map(len, captions), default=0) + 2 * gap
-    size = (columns * (side + gap) + gap, max(1, -(-count // columns)) * tile_height + gap)
+    size = (columns * (side + gap) + gap, max(1, -(-count // columns)) * tile_height)
     figure.set_size_inches(*size)
     axes = figure.add_axes((0, 0, 1, 1))
     pixels = "nearest" if max(height, width) <= side * DPI else "auto"
@@ -309,20 +319,21 @@ def _tiles(
 
 @lru_cache(maxsize=4096)
 def _fit(text: str, inches: float, size: float, *, keep_end: bool = False) -> str:
-    """The text on one line or, if it is wider than `inches` at `size` points, its beginning (or end) and an ellipsis."""
-    text = " ".join(text.split())
+    """The text on one line; if it is wider than `inches` at `size` points, its beginning (or end) and an ellipsis."""
+    text = " ".join(text.split())[:_LONGEST_TEXT]
     font = FontProperties(family=_FONT, size=size)
 
-    def fits(candidate: str) -> bool:
-        return text_to_path.get_text_width_height_descent(candidate, font, ismath=False)[0] <= 72 * inches
+    def width(candidate: str) -> float:
+        """In inches, with 3 % for hinting."""
+        return 1.03 / 72 * text_to_path.get_text_width_height_descent(candidate, font, ismath=False)[0]
 
-    if len(text) < 200 and fits(text):
+    def part(length: int) -> str:
+        return text[len(text) - length :] if keep_end else text[:length]
+
+    if width(text) <= inches:
         return text
-    for length in range(min(len(text), 200) - 1, 0, -1):
-        candidate = "…" + text[-length:].lstrip(" ,") if keep_end else text[:length].rstrip(" ,") + "…"
-        if fits(candidate):
-            return candidate
-    return "…"
+    fitting = part(bisect_right(range(1, len(text)), inches, key=lambda length: width(part(length) + "…")))
+    return "…" + fitting.lstrip(" ,") if keep_end else fitting.rstrip(" ,") + "…"
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -407,9 +418,8 @@ def _teacher_rows(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, obje
 
 
 def _row(name: str, model: str, kind: str, scores: Mapping[str, Any], seconds: str | None) -> dict[str, object]:
-    validation, test = (
-        None if scores.get(key) is None else f"{100 * scores[key]:.2f}" for key in ("validation_accuracy", "test_accuracy")
-    )
+    found = (scores.get(key) for key in ("validation_accuracy", "test_accuracy"))
+    validation, test = (None if share is None else f"{100 * share:.2f}" for share in found)
     return {"name": name, "model": model, "kind": kind, "validation %": validation, "test %": test, "seconds": seconds}
 
 
@@ -422,7 +432,7 @@ def _verdict_on_distilling(summaries: Sequence[Mapping[str, Any]]) -> str:
         return f"Nothing to compare: there is no {kind} run with a test accuracy."
     sizes = sorted({summary["test_images"] for summary in tested})
     if len(sizes) > 1:
-        return f"Nothing to compare: the runs were tested on different images ({' and '.join(map(str, sizes))} of them)."
+        return f"Nothing to compare: the runs have different test images ({' and '.join(map(str, sizes))} of them)."
     p, q, n = float(np.mean(distilled)), float(np.mean(labels_only)), sizes[0]
     noise = _NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
     beyond = abs(p - q) > noise
@@ -456,6 +466,7 @@ def comparison_chart(rows: Sequence[Mapping[str, object]], path: Path) -> None:
         axes.text(
             score + (-0.8 if inside else 0.8), position, text, color="white" if inside else INK, fontsize=8.5,
             ha="right" if inside else "left", va="center", zorder=3,
+            bbox=None if inside else {"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
     for number, row in enumerate(teachers):
         score = float(str(row["test %"]))

@@ -9,6 +9,7 @@ guarantees never to change. Lengths are in pixels, or in *shape units* (the shap
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -22,21 +23,19 @@ SHAPES = ("circle", "ring", "square", "cross", "triangle", "star", "heart", "cre
 COLOURS = ("red", "orange", "yellow", "lime", "green", "teal", "blue", "purple", "pink", "white")
 TEXTURES = ("plain", "striped", "checked", "dotted", "netted", "ringed", "rayed", "wavy", "rimmed", "shaded")
 
-_PALETTE = np.array(
-    [
-        (0.86, 0.16, 0.16),
-        (0.96, 0.53, 0.12),
-        (0.97, 0.85, 0.20),
-        (0.64, 0.86, 0.22),
-        (0.13, 0.52, 0.22),
-        (0.16, 0.72, 0.72),
-        (0.16, 0.34, 0.84),
-        (0.48, 0.20, 0.66),
-        (0.96, 0.52, 0.72),
-        (0.96, 0.95, 0.92),
-    ],
-    dtype=np.float32,
-)
+_RGB = {
+    "red": (0.86, 0.16, 0.16),
+    "orange": (0.96, 0.53, 0.12),
+    "yellow": (0.97, 0.85, 0.20),
+    "lime": (0.64, 0.86, 0.22),
+    "green": (0.13, 0.52, 0.22),
+    "teal": (0.16, 0.72, 0.72),
+    "blue": (0.16, 0.34, 0.84),
+    "purple": (0.48, 0.20, 0.66),
+    "pink": (0.96, 0.52, 0.72),
+    "white": (0.96, 0.95, 0.92),
+}
+_PALETTE = np.array([_RGB[colour] for colour in COLOURS], dtype=np.float32)
 _LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)  # ITU-R BT.601
 
 _CHUNK = 100  # images drawn together; a multiple of 10, and small enough for a plane (400 kB) to stay in cache
@@ -136,17 +135,17 @@ def _render_chunk(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray
 def _ground(dice: _Dice, x: Plane, y: Plane, luma: Plane) -> NDArray[np.float32]:
     """A rippled gradient between two muted tints, `(n, 3, 32, 32)`, its brightness some way from the shape's."""
     level = (luma + dice.uniform(0.3, 0.7)) % 1
-    turn, pitch = dice.uniform(-np.pi, np.pi), dice.uniform(0.15, 0.9)
+    turn, pitch = dice.uniform(-math.pi, math.pi), dice.uniform(0.15, 0.9)
     along = np.cos(turn) * x + np.sin(turn) * y
-    ripple = dice.uniform(0, 0.08) * np.sin(pitch * along + dice.uniform(-np.pi, np.pi))
+    ripple = dice.uniform(0, 0.08) * np.sin(pitch * along + dice.uniform(-math.pi, math.pi))
     first, second = dice.uniform(-0.2, 0.2, 3), dice.uniform(-0.2, 0.2, 3)
-    blend = (0.5 + along / (SIDE * np.sqrt(2, dtype=np.float32)))[:, None]
+    blend = (0.5 + along / (SIDE * math.sqrt(2)))[:, None]
     return (level + ripple)[:, None] + first + blend * (second - first)
 
 
 def _stroke(dice: _Dice, x: Plane, y: Plane) -> Plane:
     """The coverage of a random stroke, `(n, 32, 32)`: a segment with round ends, long and thin or short and fat."""
-    turn, x_centre, y_centre = dice.uniform(-np.pi, np.pi), dice.uniform(-16, 16), dice.uniform(-16, 16)
+    turn, x_centre, y_centre = dice.uniform(-math.pi, math.pi), dice.uniform(-16, 16), dice.uniform(-16, 16)
     length = dice.uniform(0, 9)
     along = np.cos(turn) * (x - x_centre) + np.sin(turn) * (y - y_centre)
     across = np.cos(turn) * (y - y_centre) - np.sin(turn) * (x - x_centre)
@@ -174,9 +173,9 @@ def shape_distance(shape: NDArray[np.int64], x: Plane, y: Plane) -> Plane:
         x, y: shape units, `(n, h, w)`, y upwards.
     """
     distance = np.empty_like(x)
-    for index, distance_to in enumerate(_DISTANCES):
+    for index, name in enumerate(SHAPES):
         rows = shape == index
-        distance[rows] = distance_to(x[rows], y[rows])
+        distance[rows] = _DISTANCES[name](x[rows], y[rows])
     return distance
 
 
@@ -189,74 +188,78 @@ def _box(x: Plane, y: Plane, half_width: float, half_height: float) -> Plane:
 
 
 def _triangle(x: Plane, y: Plane) -> Plane:
-    """Equilateral, the circumradius 1."""
-    return np.maximum(np.sqrt(3).astype(np.float32) / 2 * np.abs(x) + y / 2, -y) - 0.5
+    """Equilateral, tip up, of circumradius 1."""
+    return np.maximum(math.sqrt(0.75) * np.abs(x) + 0.5 * y, -y) - 0.5
 
 
 def _star(x: Plane, y: Plane) -> Plane:
-    """Five tips at radius 1, five notches at 0.45: folded into one half-sector, its edge is a line."""
-    sector = np.float32(2 * np.pi / 5)
+    """Five tips at radius 1 and five notches at 0.45; folded into half a sector, its edge is one line."""
+    sector = 2 * math.pi / 5
     angle = np.abs((np.arctan2(x, y) + sector / 2) % sector - sector / 2)
     radius = np.hypot(x, y)
-    notch_x, notch_y = 0.45 * np.cos(np.pi / 5), 0.45 * np.sin(np.pi / 5)
-    normal_x, normal_y = np.array((notch_y, 1 - notch_x), np.float32) / np.float32(np.hypot(notch_y, 1 - notch_x))
-    return normal_x * (radius * np.cos(angle) - 1) + normal_y * radius * np.sin(angle)
+    rise, run = 0.45 * math.sin(sector / 2), 1 - 0.45 * math.cos(sector / 2)  # from the tip (1, 0) to the notch
+    return (rise * (radius * np.cos(angle) - 1) + run * radius * np.sin(angle)) / math.hypot(rise, run)
 
 
 def _heart(x: Plane, y: Plane) -> Plane:
-    """A square on its corner with a half-disc on each upper side, of half-side 0.58."""
-    x, y, half = np.abs(x), y + 0.08, 0.58
-    root = np.float32(np.sqrt(0.5))
+    """A square of half-side 0.58, stood on its corner, and a disc about the middle of each upper side."""
+    x, y, half, root = np.abs(x), y + 0.08, 0.58, math.sqrt(0.5)
     return np.minimum(root * (x + np.abs(y)) - half, _disc(x - half * root, y - half * root, half))
+
+
+def _crescent(x: Plane, y: Plane) -> Plane:
+    """A disc of radius 0.9 less one of 0.72 that stands 0.45 higher."""
+    return np.maximum(_disc(x, y, 0.9), -_disc(x, y - 0.45, 0.72))
 
 
 def _drop(x: Plane, y: Plane) -> Plane:
     """A disc of radius 0.62 about (0, -0.35) and its two tangents from the tip (0, 1)."""
-    sin = np.float32(0.62 / 1.35)
-    cone = np.maximum(np.sqrt(1 - sin * sin) * np.abs(x) + sin * (y - 1), 0.62 * sin - 0.35 - y)
+    sin = 0.62 / 1.35  # of half the angle at the tip
+    cone = np.maximum(math.sqrt(1 - sin * sin) * np.abs(x) + sin * (y - 1), 0.62 * sin - 0.35 - y)
     return np.minimum(_disc(x, y + 0.35, 0.62), cone)
 
 
 def _arrow(x: Plane, y: Plane) -> Plane:
-    """A right-angled head with its tip at (0, 0.95), on a shaft of width 0.5."""
-    head = np.maximum(np.float32(np.sqrt(0.5)) * (np.abs(x) + y - 0.95), 0.05 - y)
+    """A right-angled head from the tip (0, 0.95) down to y = 0.05, on a shaft of width 0.5 down to y = -0.9."""
+    head = np.maximum(math.sqrt(0.5) * (np.abs(x) + y - 0.95), 0.05 - y)
     return np.minimum(head, _box(x, y + 0.4, 0.25, 0.5))
 
 
-_DISTANCES: tuple[Callable[[Plane, Plane], Plane], ...] = (
-    lambda x, y: _disc(x, y, 0.85),
-    lambda x, y: np.abs(_disc(x, y, 0.7)) - 0.22,
-    lambda x, y: _box(x, y, 0.72, 0.72),
-    lambda x, y: np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95)),
-    _triangle,
-    _star,
-    _heart,
-    lambda x, y: np.maximum(_disc(x, y, 0.9), -_disc(x, y - 0.45, 0.72)),
-    _drop,
-    _arrow,
-)
+_DISTANCES: dict[str, Callable[[Plane, Plane], Plane]] = {
+    "circle": lambda x, y: _disc(x, y, 0.85),
+    "ring": lambda x, y: np.abs(_disc(x, y, 0.7)) - 0.22,
+    "square": lambda x, y: _box(x, y, 0.72, 0.72),
+    "cross": lambda x, y: np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95)),
+    "triangle": _triangle,
+    "star": _star,
+    "heart": _heart,
+    "crescent": _crescent,
+    "drop": _drop,
+    "arrow": _arrow,
+}
 
 
 def _texture_tone(dice: _Dice, texture: NDArray[np.int64], x: Plane, y: Plane, distance: Plane) -> Plane:
     """How far each pixel goes from the first tone (0) to the second (1), `(n, 32, 32)`; lengths in shape units."""
     pitch = dice.uniform(8.5, 10)
-    u, v = pitch * x + dice.uniform(-np.pi, np.pi), pitch * y + dice.uniform(-np.pi, np.pi)
+    u, v = pitch * x + dice.uniform(-math.pi, math.pi), pitch * y + dice.uniform(-math.pi, math.pi)
     tone = np.empty_like(x)
-    for index, wave in enumerate(_WAVES):
+    for index, name in enumerate(TEXTURES):
         rows = texture == index
-        tone[rows] = np.clip(0.5 + 1.5 * wave(u[rows], v[rows], x[rows], y[rows], distance[rows]), 0, 1)
+        wave = _WAVES[name](u[rows], v[rows], x[rows], y[rows], distance[rows])
+        tone[rows] = np.clip(0.5 + 1.5 * wave, 0, 1)
     return tone
 
 
-_WAVES: tuple[Callable[[Plane, Plane, Plane, Plane, Plane], Plane], ...] = (
-    lambda u, v, x, y, d: np.full_like(x, -1),
-    lambda u, v, x, y, d: np.sin(u),
-    lambda u, v, x, y, d: 1.5 * np.sin(u * 0.75) * np.sin(v * 0.75),
-    lambda u, v, x, y, d: np.cos(u) + np.cos(v) - 0.9,
-    lambda u, v, x, y, d: np.maximum(np.cos(u), np.cos(v)) - 0.75,
-    lambda u, v, x, y, d: np.sin(11 * np.hypot(x, y)),
-    lambda u, v, x, y, d: np.sin(8 * np.arctan2(x, y)),
-    lambda u, v, x, y, d: np.sin(v + 1.5 * np.sin(u * 0.5)),
-    lambda u, v, x, y, d: 5 * (d + 0.18),
-    lambda u, v, x, y, d: 0.6 * y,
-)
+_WAVES: dict[str, Callable[[Plane, Plane, Plane, Plane, Plane], Plane]] = {
+    "plain": lambda u, v, x, y, d: np.full_like(x, -1),
+    "striped": lambda u, v, x, y, d: np.sin(u),
+    "checked": lambda u, v, x, y, d: 1.5 * np.sin(u * 0.75) * np.sin(v * 0.75),
+    "dotted": lambda u, v, x, y, d: np.cos(u) + np.cos(v) - 0.9,
+    "netted": lambda u, v, x, y, d: np.maximum(np.cos(u), np.cos(v)) - 0.75,
+    "ringed": lambda u, v, x, y, d: np.sin(11 * np.hypot(x, y)),
+    "rayed": lambda u, v, x, y, d: np.sin(8 * np.arctan2(x, y)),
+    "wavy": lambda u, v, x, y, d: np.sin(v + 1.5 * np.sin(u * 0.5)),
+    "rimmed": lambda u, v, x, y, d: 5 * (d + 0.18),
+    "shaded": lambda u, v, x, y, d: 0.6 * y,
+}

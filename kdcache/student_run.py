@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from kdcache import checkpoint, report
+from kdcache import checkpoint
 from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
@@ -21,9 +21,6 @@ from kdcache.images import ImageData, load_images
 from kdcache.models import DESCRIPTION_FILE, describe, pick_device
 from kdcache.targets import Targets, check_belongs, default_projection, make_targets
 from kdcache.training import Trainer, build_student, resolve, strip
-from kdcache.views import Renderer
-
-_SHEET_IMAGES, _SHEET_VIEWS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ class StudentRun:
     Args:
         say: prints a line.
         progress: called with (steps done, steps in all).
+        show: called with (this run, step, image_index, view_index, inputs) of each batch.
     """
 
     def __init__(
@@ -76,8 +74,9 @@ class StudentRun:
         materials: Materials,
         say: Callable[[str], None],
         progress: Callable[[int, int], None],
+        show: Callable[..., None] | None = None,
     ) -> None:
-        self._say, self._progress = say, progress
+        self._say, self._progress, self._show = say, progress, show
         self.images, self.cache = materials.images, materials.cache
         self.targets: Targets | None = None
         teacher_classes, views = 0, 1
@@ -95,7 +94,8 @@ class StudentRun:
         self.options = resolve(options, views, self.student.pretrained)
         table = self.cache.splits["train"].views if self.cache else None
         self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device)
-        self._history: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []
+        self.test_answers: np.ndarray | None = None
         self._seconds = 0.0
         if options.resume is not None:
             self._restore(options.resume)
@@ -107,10 +107,10 @@ class StudentRun:
         """All epochs, each followed by validation and a checkpoint."""
         self._say(self._plan())
         try:
-            for epoch in range(len(self._history), self.options.epochs):
+            for epoch in range(len(self.history), self.options.epochs):
                 self._train_epoch(epoch)
         except KeyboardInterrupt:
-            finished = len(self._history)
+            finished = len(self.history)
             raise KeyboardInterrupt(
                 f"{finished} of {self.options.epochs} epochs are saved; train_student.py --resume {self.options.out} goes on"
             ) from None
@@ -122,8 +122,8 @@ class StudentRun:
 
         def after_step(step: int, *batch: Tensor) -> None:
             self._progress(steps_before + step + 1, steps)
-            if self.options.vis:
-                self._show(steps_before + step, *batch)
+            if self._show is not None:
+                self._show(self, steps_before + step, *batch)
 
         record = {"epoch": epoch + 1} | self.trainer.train_epoch(epoch, after_step)
         seconds = time.perf_counter() - started
@@ -133,23 +133,18 @@ class StudentRun:
         self._say(_epoch_line(record, self.options.epochs))
 
     def finish(self) -> dict[str, Any]:
-        """Test the best epoch's student, once, and write student, summary and pictures. Returns the summary."""
-        out, split = self.options.out, self.images.splits["test"]
+        """Test the best epoch's student, once, and write student, pictures and summary. Returns the summary."""
+        out = self.options.out
         best = torch.load(out / "best.pt", map_location=self.device, weights_only=True)
         self.trainer.module.load_state_dict(best["model"])
-        test = self.trainer.evaluate(split)
+        test = self.trainer.evaluate(self.images.splits["test"])
+        self.test_answers = test.answers
         checkpoint.save_tensors(out / "student.pt", strip(self.trainer.module, self.trainer.classes))
         preprocessing = dataclasses.replace(self.student.preprocessing, class_names=self.images.class_names)
         facts = {"model": self.options.student, "small_stem": self.options.small_stem, "fingerprint": self._fingerprint()}
         checkpoint.write_text(out / DESCRIPTION_FILE, describe(preprocessing, **facts))
         summary = self._summary(best, test.accuracy)
         checkpoint.write_json(out / "summary.json", summary)
-        labels = split.labels.numpy()
-        classes = self.trainer.classes
-        counts = np.bincount(labels * classes + test.answers, minlength=classes**2).reshape(classes, classes)
-        report.learning_curves(self._history, out / "curves.png")
-        report.confusion_matrix(counts, self.images.class_names, out / "confusion.png")
-        self._view_sheet(out / "views.png")
         return summary
 
     def _plan(self) -> str:
@@ -171,9 +166,8 @@ class StudentRun:
                     " (unmatched views)"
                 )
             elif options.epochs > views:
-                lines.append(
-                    f"{options.epochs} epochs share {views} cached views: each is shown about {options.epochs / views:.1f} times"
-                )
+                times = options.epochs / views
+                lines.append(f"{options.epochs} epochs share {views} cached views: each is shown about {times:.1f} times")
         return "\n".join(lines)
 
     def _validate(self) -> dict[str, float]:
@@ -187,18 +181,18 @@ class StudentRun:
     def _keep(self, record: dict[str, float]) -> None:
         """Add an epoch to the history and save the checkpoints."""
         out = self.options.out
-        best_before = max((entry["validation_accuracy"] for entry in self._history), default=-1.0)
-        self._history.append(record)
+        best_before = max((entry["validation_accuracy"] for entry in self.history), default=-1.0)
+        self.history.append(record)
         if record["validation_accuracy"] > best_before:
             best = {"model": self.trainer.module.state_dict(), "epoch": record["epoch"]}
             checkpoint.save_tensors(out / "best.pt", best | {"validation_accuracy": record["validation_accuracy"]})
         state = self.trainer.state_dict() | {
-            "history": self._history,
+            "history": self.history,
             "seconds": self._seconds,
             "config": self._config(),
         }
         checkpoint.save_tensors(out / "last.pt", state)
-        checkpoint.write_text(out / "metrics.jsonl", "\n".join(json.dumps(entry) for entry in self._history))
+        checkpoint.write_text(out / "metrics.jsonl", "\n".join(json.dumps(entry) for entry in self.history))
 
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run; from the start where there is none."""
@@ -214,7 +208,7 @@ class StudentRun:
         if faults:
             raise InputError(f"the cache and software with which {folder} was begun", "; ".join(faults), "train anew")
         self.trainer.load_state_dict(state)
-        self._history, self._seconds = state["history"], state["seconds"]
+        self.history, self._seconds = state["history"], state["seconds"]
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -253,56 +247,11 @@ class StudentRun:
             "validation_accuracy": best["validation_accuracy"],
             "test_accuracy": test_accuracy,
             "test_images": len(self.images.splits["test"]),
+            "test_digest": self.images.splits["test"].digest(),
             "seconds": self._seconds,
             "teacher": teacher,
             "fingerprint": self._fingerprint(),
         }
-
-    def _show(self, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor) -> None:
-        """--vis: the first image of a batch as the student saw it, scaled back to [0, 1]."""
-        preprocessing = self.student.preprocessing
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-        image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
-        row, view = int(image_index[0]), int(view_index[0])
-        label = self.images.class_names[self.images.splits["train"].labels[row]]
-        answer = None
-        if self.targets is not None:
-            answer = self._teacher_names()[int(self.targets.train[row, view].argmax())]
-        path = None if report.has_window() else self.options.out / "vis" / f"step-{step + 1:06d}.png"
-        if path is not None:
-            path.parent.mkdir(exist_ok=True)
-        report.single_image(image, label, answer, path)
-
-    def _teacher_names(self) -> list[str]:
-        """Names of the classes of `targets.train`."""
-        if self.targets.projection != "head":
-            return list(self.images.class_names)
-        teacher = self.cache.manifest["teacher"]
-        return teacher["class_names"] or [f"class {number}" for number in range(teacher["classes"])]
-
-    def _view_sheet(self, path: Path) -> None:
-        """Validation images or, where training images have several views, some of those, with both answers."""
-        several = self.cache is not None and self.options.augment == "cached" and self.cache.splits["train"].views.shape[1] > 1
-        split = self.images.splits["train" if several else "validation"]
-        shown = min(_SHEET_VIEWS, self.cache.splits["train"].views.shape[1]) if several else 1
-        count = min(_SHEET_IMAGES if several else _SHEET_IMAGES * _SHEET_VIEWS, len(split))
-        rows = torch.linspace(0, len(split) - 1, count).round().long().repeat_interleave(shown)
-        views = torch.tensor([[0, 0, *split.images.shape[2:], 0]]).repeat(len(rows), 1)
-        teacher = None
-        if several:
-            view_index = torch.arange(shown).repeat(count)
-            views = torch.from_numpy(self.cache.splits["train"].views)[rows, view_index].long()
-            if self.targets.projection != "head":
-                teacher = self.targets.train[rows, view_index].argmax(1).numpy()
-        elif self.targets is not None:
-            teacher = self.targets.answers["validation"][rows].argmax(1).numpy()
-        images = split.images[rows]
-        student = self.trainer.answer(images, views).argmax(1).numpy()
-        side = max(split.images.shape[2:])
-        pixels = Renderer(side, (0, 0, 0), (1 / 255,) * 3, tuple(split.images.shape[2:]))(images, views)
-        tiles = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
-        columns = 2 * shown if several else _SHEET_IMAGES
-        report.view_sheet(tiles, split.labels[rows].numpy(), teacher, student, self.images.class_names, path, columns=columns)
 
 
 def resumed_options(folder: Path) -> TrainOptions:

@@ -346,6 +346,12 @@ class TestBadInput:
     def test_compare_without_a_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "expected the folder of a finished run" in refused(tools.main, capsys, "compare", tmp_path)
 
+    def test_compare_of_two_datasets(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for out, data in (("one", SHAPES), ("two", ["--dataset", "folder", "--data", folder])):
+            assert run(train_student.main, *data, *STUDENT, "--alpha", 0, "--out", tmp_path / out) == 0
+        message = refused(tools.main, capsys, "compare", tmp_path / "one", tmp_path / "two")
+        assert "(shapes); found" in message and "two (folder)" in message
+
     @pytest.mark.parametrize("script", ["precompute_teacher.py", "train_student.py"])
     def test_a_real_process_ends_with_2_and_one_line(self, script: str, tmp_path: Path) -> None:
         command = [sys.executable, ROOT / script, "--dataset", "folder", "--data", tmp_path / "none"]

@@ -1,0 +1,84 @@
+"""What a run of phase two shows: its own pictures, made from the run's images, targets and answers."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache import report
+from kdcache.student_run import StudentRun
+from kdcache.views import Renderer
+
+_IMAGES, _VIEWS = 8, 4
+
+
+def draw_pictures(run: StudentRun) -> None:
+    """Learning curves, confusion matrix of the test split and a sheet of views, as PNG files in a finished run's folder."""
+    out, classes = run.options.out, run.trainer.classes
+    labels = run.images.splits["test"].labels.numpy()
+    counts = np.bincount(labels * classes + run.test_answers, minlength=classes**2).reshape(classes, classes)
+    report.learning_curves(run.history, out / "curves.png")
+    report.confusion_matrix(counts, run.images.class_names, out / "confusion.png")
+    if run.cache is not None and run.options.augment == "cached" and run.cache.splits["train"].views.shape[1] > 1:
+        _sheet_of_views(run)
+    else:
+        _sheet_of_images(run)
+
+
+def show_batch(run: StudentRun, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor) -> None:
+    """--vis: the first image of a batch as the student saw it, scaled back to [0, 1], in a window or a PNG file."""
+    preprocessing = run.student.preprocessing
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
+    row, view = int(image_index[0]), int(view_index[0])
+    label = run.images.class_names[run.images.splits["train"].labels[row]]
+    answer = _taught_names(run)[int(run.targets.train[row, view].argmax())] if run.targets is not None else None
+    path = None if report.has_window() else run.options.out / "vis" / f"step-{step + 1:06d}.png"
+    if path is not None:
+        path.parent.mkdir(exist_ok=True)
+    report.single_image(image, label, answer, path)
+
+
+def _taught_names(run: StudentRun) -> list[str]:
+    """Names of the classes of `targets.train`: the student's, or for the projection head the teacher's own."""
+    if run.targets.projection != "head":
+        return list(run.images.class_names)
+    teacher = run.cache.manifest["teacher"]
+    return teacher["class_names"] or [f"class {number}" for number in range(teacher["classes"])]
+
+
+def _sheet_of_views(run: StudentRun) -> None:
+    """Some training images, each in several of its cached views."""
+    split, table = run.images.splits["train"], run.cache.splits["train"].views
+    shown = min(_VIEWS, table.shape[1])
+    rows = _spread(len(split), _IMAGES).repeat_interleave(shown)
+    view_index = torch.arange(shown).repeat(len(rows) // shown)
+    teacher = None
+    if run.targets.projection != "head":
+        teacher = run.targets.train[rows, view_index].argmax(1).numpy()
+    views = torch.from_numpy(table)[rows, view_index].long()
+    _sheet(run, split.images[rows], split.labels[rows], views, teacher, columns=2 * shown)
+
+
+def _sheet_of_images(run: StudentRun) -> None:
+    """Some validation images, whole."""
+    split = run.images.splits["validation"]
+    rows = _spread(len(split), _IMAGES * _VIEWS)
+    views = torch.tensor([[0, 0, *split.images.shape[2:], 0]]).repeat(len(rows), 1)
+    teacher = None
+    if run.targets is not None:
+        teacher = run.targets.answers["validation"][rows].argmax(1).numpy()
+    _sheet(run, split.images[rows], split.labels[rows], views, teacher, columns=_IMAGES)
+
+
+def _spread(count: int, wanted: int) -> Tensor:
+    """At most `wanted` rows, evenly spread over `count`."""
+    return torch.linspace(0, count - 1, min(wanted, count)).round().long()
+
+
+def _sheet(run: StudentRun, images: Tensor, labels: Tensor, views: Tensor, teacher: np.ndarray | None, columns: int) -> None:
+    student = run.trainer.answer(images, views).argmax(1).numpy()
+    shape = tuple(images.shape[2:])
+    pixels = Renderer(max(shape), (0, 0, 0), (1 / 255,) * 3, shape)(images, views)  # back on the scale 0 to 255
+    tiles = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+    names = run.images.class_names
+    report.view_sheet(tiles, labels.numpy(), teacher, student, names, run.options.out / "views.png", columns=columns)
