@@ -3,10 +3,10 @@
 
 import sys
 
+from kdcache.comparison import comparison, format_table
 from kdcache.config import TrainOptions, parse_options
 from kdcache.console import Progress, exit_code, say
 from kdcache.pictures import draw_pictures, show_batch
-from kdcache.report import comparison, format_table
 from kdcache.student_run import StudentRun, load_materials, resumed_options
 
 

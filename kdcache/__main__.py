@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 from kdcache.checkpoint import read_summary
+from kdcache.comparison import comparison, format_table
 from kdcache.config import OneLineParser
 from kdcache.console import exit_code, say
 from kdcache.errors import InputError
-from kdcache.report import comparison, comparison_chart, format_table
+from kdcache.report import comparison_chart
 
 
 def compare(arguments: argparse.Namespace) -> None:

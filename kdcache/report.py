@@ -4,13 +4,13 @@ Everything is drawn on `Figure` objects of its own; pyplot is imported only to s
 Ito's, darkened where they carry text, and never the only thing that tells two things apart.
 """
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -50,7 +50,6 @@ _CELL_TEXT_CLASSES = 20  # more classes than this, and a confusion matrix shows 
 _TICK_LABELS = 50
 _MARKED_EPOCHS = 30  # more epochs than this, and the points of a curve are not marked one by one
 _LONGEST_TEXT = 200  # characters, more than any label has room for
-_NORMAL_95 = 1.96
 
 _LOSSES = (
     ("train_loss", "training", GREY, "-"),
@@ -141,7 +140,7 @@ def _spread(positions: Sequence[float], gap: float) -> list[float]:
     """Move positions apart, upwards in their order, until they lie at least `gap` from each other, and re-centre."""
     order = np.argsort(positions, kind="stable")
     placed = np.array(positions, np.float64)
-    for lower, upper in zip(order[:-1], order[1:], strict=True):
+    for lower, upper in itertools.pairwise(order):
         placed[upper] = max(placed[upper], placed[lower] + gap)
     return (placed - max(0.0, placed.max(initial=0.0) - 1)).tolist()
 
@@ -341,113 +340,6 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     except OSError as error:
         raise InputError(f"room and the right to write {path}", f"{error.strerror}", "give another folder") from error
-
-
-def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Plain text for a terminal: a header, a rule and a line a row.
-
-    Args:
-        rows: text is kept as it is, also where it is a number; None and what is missing become "-".
-        columns: keys to show, in order; by default all, in the order of their first appearance. A column is aligned
-            to the right if all it holds are numbers.
-    """
-    if columns is None:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = []
-    for column in columns:
-        values = [row.get(column) for row in rows]
-        cells = [column, *map(_cell, values)]
-        width = max(map(len, cells))
-        numbers = all(_is_number(value) for value in values if value is not None)
-        lines = [cell.rjust(width) if numbers else cell.ljust(width) for cell in cells]
-        table.append([lines[0], "-" * width, *lines[1:]])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*table, strict=True))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(value.replace(",", "").rstrip(" %") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, bool)
-
-
-def comparison(summaries: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, object]], str]:
-    """What the runs' summaries (the dict of each summary.json) say side by side, and whether distilling helped.
-
-    The noise is the half-width of the usual 95 % interval of a difference of two proportions,
-
-        1.96 * sqrt(p (1 - p) / n + q (1 - q) / n),
-
-    with p and q the mean test accuracies of the distilled and of the labels-only runs, on n test images. It is
-    conservative: both kinds were tested on the same images, which makes their difference less noisy than that,
-    and averaging several runs is not counted. It knows nothing of how much a run varies with its seed.
-
-    Returns:
-        rows: name, model, kind, validation % and test % (text with two decimals), seconds (text); the teacher first,
-            then the runs in their order.
-        verdict: one sentence.
-    """
-    rows = _teacher_rows(summaries)
-    for summary in summaries:
-        kind = "labels only" if _labels_only(summary) else "distilled"
-        rows.append(_row(summary["name"], summary["student"], kind, summary, f"{summary['seconds']:.1f}"))
-    return rows, _verdict_on_distilling(summaries)
-
-
-def _labels_only(summary: Mapping[str, Any]) -> bool:
-    return summary["alpha"] == 0
-
-
-def _teacher_rows(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
-    """One row for each teacher that the runs had, which is one as long as they share a cache and a projection."""
-    rows: dict[tuple, dict[str, object]] = {}
-    for summary in sorted(summaries, key=lambda summary: summary.get("projection") is None):
-        if teacher := summary.get("teacher"):
-            projection = summary.get("projection")
-            kind = "teacher" if projection in (None, "none") else f"teacher, {projection}"
-            row = _row("teacher", teacher["name"], kind, teacher, None)
-            rows.setdefault((row["model"], row["validation %"], row["test %"]), row)
-    return list(rows.values())
-
-
-def _row(name: str, model: str, kind: str, scores: Mapping[str, Any], seconds: str | None) -> dict[str, object]:
-    found = (scores.get(key) for key in ("validation_accuracy", "test_accuracy"))
-    validation, test = (None if share is None else f"{100 * share:.2f}" for share in found)
-    return {"name": name, "model": model, "kind": kind, "validation %": validation, "test %": test, "seconds": seconds}
-
-
-def _verdict_on_distilling(summaries: Sequence[Mapping[str, Any]]) -> str:
-    tested = [summary for summary in summaries if summary.get("test_accuracy") is not None]
-    labels_only = [summary["test_accuracy"] for summary in tested if _labels_only(summary)]
-    distilled = [summary["test_accuracy"] for summary in tested if not _labels_only(summary)]
-    if not labels_only or not distilled:
-        kind = "labels-only" if distilled else "distilled" if labels_only else "finished"
-        return f"Nothing to compare: there is no {kind} run with a test accuracy."
-    sizes = sorted({summary["test_images"] for summary in tested})
-    if len(sizes) > 1:
-        return f"Nothing to compare: the runs have different test images ({' and '.join(map(str, sizes))} of them)."
-    p, q, n = float(np.mean(distilled)), float(np.mean(labels_only)), sizes[0]
-    noise = _NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
-    beyond = abs(p - q) > noise
-    verdict = "No clear difference" if not beyond else "Distilling helped" if p > q else "Distilling hurt"
-    students = sorted({summary["student"] for summary in tested})
-    caveat = f"; mind that the students differ ({', '.join(students)})" if len(students) > 1 else ""
-    return (
-        f"{verdict}: test accuracy {100 * p:.2f} %{_mean_of(distilled)} distilled and {100 * q:.2f} %"
-        f"{_mean_of(labels_only)} from labels only, a difference of {100 * (p - q):+.2f} percentage points, "
-        f"{'beyond' if beyond else 'within'} the noise of ±{100 * noise:.2f} (95 %, {n:,} test images){caveat}."
-    )
-
-
-def _mean_of(runs: Sequence[float]) -> str:
-    return f" (mean of {len(runs)} runs)" if len(runs) > 1 else ""
 
 
 @matplotlib.rc_context(_STYLE)
