@@ -30,10 +30,12 @@ def exit_code(main: Callable[[], None]) -> int:
 class Progress:
     """A progress bar that is told absolute counts."""
 
-    def __init__(self, title: str, unit: str) -> None:
-        self._bar = tqdm(desc=title, unit=unit, total=0, dynamic_ncols=True, file=sys.stderr)
+    def __init__(self, title: str, unit: str, hidden: bool = False) -> None:
+        self._bar = tqdm(desc=title, unit=unit, total=0, dynamic_ncols=True, file=sys.stderr, disable=hidden)
 
     def __call__(self, done: int, total: int) -> None:
+        if self._bar.disable:
+            return
         if self._bar.total != total:
             self._bar.reset(total)
             self._bar.initial = self._bar.n = done  # what an earlier run did says nothing about the speed

@@ -56,11 +56,14 @@ class Processes:
         return result
 
 
+ALONE = Processes()
+
+
 def join() -> Processes:
     """This process's place among those of torchrun; alone where torchrun did not start it."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Processes()
+        return ALONE
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=_TIMEOUT)
     return Processes(dist.get_rank(), world, int(os.environ["LOCAL_RANK"]))

@@ -10,3 +10,6 @@ class InputError(Exception):
     def __init__(self, expected: str, found: str, remedy: str) -> None:
         self.expected, self.found, self.remedy = expected, found, remedy
         super().__init__(" ".join(f"expected {expected}; found {found}; {remedy}".split()))
+
+    def __reduce__(self) -> tuple:
+        return InputError, (self.expected, self.found, self.remedy)  # it travels between processes

@@ -276,10 +276,12 @@ def state_digest(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto is the GPU where there is one."""
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called `name`; auto is the GPU where there is one, and of several the one of this process."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from kdcache.config import SPLITS, PrecomputeOptions
+from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.models import Model, autocast, class_logits, state_digest
@@ -106,14 +107,18 @@ def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.n
 
 
 def precompute(
-    teacher: Teacher, images: ImageData, options: PrecomputeOptions, progress: Callable[[int, int], None]
+    teacher: Teacher,
+    images: ImageData,
+    options: PrecomputeOptions,
+    progress: Callable[[int, int], None],
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
-    """Fill the cache, or what an interrupted run left of it, and seal it.
+    """Fill the cache, or what an interrupted run left of it, and seal it. Each of the processes fills its share.
 
     Args:
-        progress: called with (views finished, views in all) after each batch.
+        progress: called with (views finished, views in all) of this process after each batch.
 
-    Returns of this run: `already_complete` where the cache was there already, views and bytes of the whole, views
+    Returns of this process's run: `already_complete` where the cache was there already, views and bytes of the whole, views
     computed, seconds, views_per_second.
     """
     tables = view_tables(images, options)
@@ -127,22 +132,24 @@ def precompute(
     manifest = make_manifest(teacher, images, options)
     block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * teacher.classes)))
     batch_size = options.batch_size or (64 if teacher.device.type == "cpu" else 512)
+    total = sum(table.shape[0] * table.shape[1] for table in tables.values())
     started, computed = time.perf_counter(), 0
-    with CacheWriter(options.cache, manifest, arrays, block_rows=block_rows, restart=options.restart) as writer:
-        total = sum(table.shape[0] * table.shape[1] for table in tables.values())
+    with CacheWriter(
+        options.cache, manifest, arrays, block_rows=block_rows, restart=options.restart, processes=processes
+    ) as writer:
+        share = sum(len(writer.rows(block)) for block in writer.missing)
+        before = total - share if processes.world == 1 else 0
+        run = _BlockRunner(teacher, images, tables, batch_size)
+        try:
+            for block in writer.missing:
+                done = before + computed
+                logits = run(writer.rows(block), lambda n, done=done: progress(done + n, before + share))
+                writer.write(block, logits)
+                computed += len(writer.rows(block))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{before + computed:,} rows are saved; the same command goes on") from None
         if not writer.complete:
-            done = total - sum(writer.rows(block).stop - writer.rows(block).start for block in writer.missing)
-            progress(done, total)
-            run = _BlockRunner(teacher, images, tables, batch_size)
-            try:
-                for block in writer.missing:
-                    rows = writer.rows(block)
-                    writer.write(block, run(rows, lambda n, done=done: progress(done + n, total)))
-                    done += rows.stop - rows.start
-                    computed += rows.stop - rows.start
-                writer.seal()
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"{done:,} of {total:,} rows are saved; the same command goes on") from None
+            writer.seal()
     seconds = time.perf_counter() - started
     return {
         "already_complete": writer.complete,

@@ -6,9 +6,12 @@ file gets its final name when all blocks have been checked and the seal is on th
 """
 
 import fcntl
+import glob
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,9 @@ import numpy as np
 
 from kdcache import cache as cache_file
 from kdcache.config import SPLITS
+from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
-from kdcache.seal import Layout, block_crc32, damaged, prepared_digest, read_layout, write_seal
+from kdcache.seal import block_crc32, damaged, prepared_digest, read_layout, write_seal
 
 _RECORD = struct.Struct("<II")  # block, CRC32 of its bytes; behind it the CRC32 of these 8 bytes
 _RECORD_CRC = struct.Struct("<I")
@@ -34,9 +38,14 @@ class BlockRows:
     start: int
     stop: int
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 class CacheWriter:
     """Writes one cache, going on where an earlier run of the same manifest stopped.
+
+    Under torchrun every process makes one, with the same arguments, and fills its own share of the blocks.
 
     Args:
         path: the final name. Only files whose names begin with it are touched.
@@ -49,32 +58,36 @@ class CacheWriter:
     """
 
     def __init__(
-        self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray], *, block_rows: int, restart: bool = False
+        self,
+        path: Path,
+        manifest: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        *,
+        block_rows: int,
+        restart: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
         self.path = path
+        self._processes = processes
         self._partial = Path(f"{path}.partial")
-        self._journal_path = Path(f"{path}.partial.journal-0")
         self._fd = self._journal = -1
-        self.complete = _already_there(path, manifest, restart)
+        self._rows = _rows_of_blocks(manifest, block_rows)
         self.missing: list[int] = []
+        self.complete = processes.from_first(lambda: _already_there(path, manifest, restart))
         if self.complete:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._journal = self._lock_journal()
-            self._layout = self._prepare(manifest, arrays, block_rows, restart)
-        except OSError as error:
-            self.close()
-            raise InputError(
-                f"room and the right to write {path}", f"{error.strerror}", "free some space or give another --cache"
-            ) from error
+            processes.from_first(lambda: self._begin(manifest, arrays, block_rows, restart))
+            if not processes.first:
+                self._open(manifest)
+            self._layout = read_layout(self._fd, str(self._partial))
+            self._blocks = self._layout.blocks()
+            finished = processes.from_first(self._finished_blocks)
         except BaseException:
             self.close()
             raise
-        self._blocks = self._layout.blocks()
-        self._rows = _rows_of_blocks(manifest, block_rows)
-        self._crcs = self._finished_blocks()
-        self.missing = [block for block in range(len(self._blocks)) if block not in self._crcs]
+        missing = [block for block in range(len(self._blocks)) if block not in finished]
+        self.missing = missing[processes.rank :: processes.world]
 
     def rows(self, block: int) -> BlockRows:
         return self._rows[block]
@@ -97,25 +110,18 @@ class CacheWriter:
         extent = self._blocks[block]
         if len(data) != extent.size:
             raise ValueError(f"expected {extent.size} bytes for block {block}, found {len(data)}")
-        _write_all(self._fd, data, extent.offset)
-        os.fdatasync(self._fd)
         record = _RECORD.pack(block, zlib.crc32(data))
-        _write_all(self._journal, record + _RECORD_CRC.pack(zlib.crc32(record)), None)
-        os.fdatasync(self._journal)
-        self._crcs[block] = zlib.crc32(data)
+        with _refusing_os_errors(self.path):
+            _write_all(self._fd, data, extent.offset)
+            os.fdatasync(self._fd)
+            _write_all(self._journal, record + _RECORD_CRC.pack(zlib.crc32(record)), None)
+            os.fdatasync(self._journal)
 
     def seal(self) -> None:
-        """Check all blocks once more, seal the file, give it its name and remove the journal."""
-        for number, block in enumerate(self._blocks):
-            if block_crc32(self._fd, block) != self._crcs[number]:
-                raise damaged(str(self._partial), f"block {number}, which was right when it was written")
-        table = np.array([self._crcs[number] for number in range(len(self._blocks))], cache_file.CRC_DTYPE)
-        _write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
-        write_seal(self._fd, self._layout)
-        os.fsync(self._fd)
-        os.rename(self._partial, self.path)
-        _sync_folder(self.path.parent)
-        self._remove_journals()
+        """When all processes are here: check all blocks once more, seal the file and give it its name."""
+        self._processes.barrier()
+        with _refusing_os_errors(self.path):
+            self._processes.from_first(self._seal)
 
     def close(self) -> None:
         for fd in (self._fd, self._journal):
@@ -129,9 +135,72 @@ class CacheWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _lock_journal(self) -> int:
-        """Open this process's journal; the lock on it is what keeps a second run away."""
-        fd = os.open(self._journal_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    def _seal(self) -> None:
+        os.close(self._fd)  # opened anew, it shows what other machines wrote
+        self._fd = os.open(self._partial, os.O_RDWR)
+        finished = self._finished_blocks()
+        lost = [block for block in range(len(self._blocks)) if block not in finished]
+        if lost:
+            raise damaged(str(self._partial), f"block {lost[0]}, which was right when it was written")
+        table = np.array([finished[block] for block in range(len(self._blocks))], cache_file.CRC_DTYPE)
+        _write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
+        write_seal(self._fd, self._layout)
+        os.fsync(self._fd)
+        os.rename(self._partial, self.path)
+        _sync_folder(self.path.parent)
+        for journal in self._journals():
+            journal.unlink(missing_ok=True)
+        _sync_folder(self.path.parent)
+
+    def _begin(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int, restart: bool) -> None:
+        """In the first process: keep other runs away, and make the partial file or check the one that is there."""
+        with _refusing_os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for journal in self._journals():
+                os.close(self._locked(journal))
+            self._journal = self._locked(self._journal_of(0))
+            if restart or not self._partial.exists():
+                self._make(manifest, arrays, block_rows)
+            self._open(manifest)
+
+    def _make(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int) -> None:
+        os.ftruncate(self._journal, 0)
+        for journal in self._journals():
+            if journal != self._journal_of(0):
+                journal.unlink()
+        self._partial.unlink(missing_ok=True)
+        temporary = Path(f"{self._partial}.tmp")
+        try:
+            cache_file.create(temporary, manifest, arrays, block_rows)
+            os.rename(temporary, self._partial)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            self._journal_of(0).unlink(missing_ok=True)
+            raise
+        _sync_folder(self.path.parent)
+
+    def _open(self, manifest: dict[str, Any]) -> None:
+        """Open the partial file, which must be intact and of this manifest, and this process's journal."""
+        with _refusing_os_errors(self.path):
+            if self._journal < 0:
+                self._journal = self._locked(self._journal_of(self._processes.rank))
+            size = os.fstat(self._journal).st_size
+            os.ftruncate(self._journal, size - size % _RECORD_SIZE)  # a torn last record
+            self._fd = os.open(self._partial, os.O_RDWR)
+        layout = read_layout(self._fd, str(self._partial))
+        if prepared_digest(self._fd, layout) != layout.digest:
+            raise InputError("an intact unfinished cache", f"{self._partial} damaged", "discard it with --restart")
+        _refuse_other(cache_file.read_manifest(self._fd, layout, str(self._partial)), manifest, self._partial)
+
+    def _journal_of(self, rank: int) -> Path:
+        return Path(f"{self._partial}.journal-{rank}")
+
+    def _journals(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{glob.escape(self._partial.name)}.journal-*"))
+
+    def _locked(self, journal: Path) -> int:
+        """Open a journal; the lock on it is what keeps a second run away."""
+        fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -141,43 +210,29 @@ class CacheWriter:
             ) from error
         return fd
 
-    def _prepare(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int, restart: bool) -> Layout:
-        """Open the partial file of an interrupted run, or make a new one."""
-        if restart or not self._partial.exists():
-            os.ftruncate(self._journal, 0)
-            self._partial.unlink(missing_ok=True)
-            temporary = Path(f"{self._partial}.tmp")
-            try:
-                cache_file.create(temporary, manifest, arrays, block_rows)
-                os.rename(temporary, self._partial)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                self._journal_path.unlink(missing_ok=True)
-                raise
-            _sync_folder(self.path.parent)
-        self._fd = os.open(self._partial, os.O_RDWR)
-        layout = read_layout(self._fd, str(self._partial))
-        if prepared_digest(self._fd, layout) != layout.digest:
-            raise InputError("an intact unfinished cache", f"{self._partial} damaged", "discard it with --restart")
-        _refuse_other(cache_file.read_manifest(self._fd, layout, str(self._partial)), manifest, self._partial)
-        return layout
-
     def _finished_blocks(self) -> dict[int, int]:
-        """Blocks whose bytes match a journaled CRC32, with it. A torn last record is cut off."""
-        size = os.fstat(self._journal).st_size
-        os.ftruncate(self._journal, size - size % _RECORD_SIZE)
+        """Blocks whose bytes match a CRC32 in some process's journal, with it."""
         finished = {}
-        for offset in range(0, size - _RECORD_SIZE + 1, _RECORD_SIZE):
-            raw = os.pread(self._journal, _RECORD_SIZE, offset)
-            block, crc = _RECORD.unpack_from(raw)
-            intact = _RECORD_CRC.unpack_from(raw, _RECORD.size)[0] == zlib.crc32(raw[: _RECORD.size])
-            if intact and block < len(self._blocks) and block_crc32(self._fd, self._blocks[block]) == crc:
-                finished[block] = crc
+        for journal in self._journals():
+            raw = journal.read_bytes()
+            for offset in range(0, len(raw) - _RECORD_SIZE + 1, _RECORD_SIZE):
+                block, crc = _RECORD.unpack_from(raw, offset)
+                intact = _RECORD_CRC.unpack_from(raw, offset + _RECORD.size)[0] == zlib.crc32(
+                    raw[offset : offset + _RECORD.size]
+                )
+                if intact and block < len(self._blocks) and block_crc32(self._fd, self._blocks[block]) == crc:
+                    finished[block] = crc
         return finished
 
-    def _remove_journals(self) -> None:
-        self._journal_path.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+
+@contextmanager
+def _refusing_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"room and the right to write {path}", f"{error.strerror}", "free some space or give another --cache"
+        ) from error
 
 
 def _already_there(path: Path, manifest: dict[str, Any], restart: bool) -> bool:
