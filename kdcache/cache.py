@@ -11,8 +11,6 @@ with SPLIT one of train, validation, test. Every dataset is contiguous, allocate
 without filters, so that logits can be written and mapped outside libhdf5. See docs/format.md.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +24,8 @@ os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # read by libhdf5 when it is loaded: n
 import h5py
 
 from kdcache.config import SPLITS
-from kdcache.errors import InputError
+from kdcache.errors import DamagedError, InputError
+from kdcache.manifest import fingerprint, manifest_bytes, parse_manifest
 from kdcache.seal import (
     USER_BLOCK,
     Extent,
@@ -62,32 +61,6 @@ class Cache:
     manifest: dict[str, Any]
     fingerprint: str
     splits: dict[str, CacheSplit]
-
-
-def manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    """The one way a manifest is written down, so that equal manifests have equal fingerprints."""
-    return json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
-
-
-def fingerprint(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(manifest_bytes(manifest)).hexdigest()
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Where two manifests differ, as 'teacher.name: vit_b_16 and vit_b_32'."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found.append(f"{prefix}{key}: {_short(one)} and {_short(other)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:36] + " ..."
 
 
 def _datasets(manifest: dict[str, Any], block_rows: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -168,11 +141,9 @@ def _reserve(path: Path, size: int) -> None:
 def read_manifest(fd: int, layout: Layout, name: str) -> dict[str, Any]:
     """The manifest of a file whose layout has been checked, read without libhdf5."""
     try:
-        manifest = json.loads(os.pread(fd, layout.manifest.size, layout.manifest.offset))
-        assert isinstance(manifest, dict)
-    except (ValueError, AssertionError, RecursionError) as error:
-        raise damaged(name, "its manifest") from error
-    return manifest
+        return parse_manifest(os.pread(fd, layout.manifest.size, layout.manifest.offset))
+    except ValueError as error:
+        raise damaged(name, f"its manifest ({error})") from error
 
 
 def read_fingerprint(path: Path) -> tuple[dict[str, Any], str]:
@@ -238,7 +209,7 @@ def _parse(path: Path, manifest: dict[str, Any], layout: Layout) -> dict[str, in
     row_bytes = manifest["teacher"]["classes"] * LOGITS_DTYPE.itemsize
     table = _datasets(manifest, layout.block_bytes // row_bytes)
     offsets = {}
-    with h5py.File(path, "r", locking=False) as file:
+    with _refusing_parse_errors(path), h5py.File(path, "r", locking=False) as file:
         for group in (file, *(file.get(split, getlink=False) for split in SPLITS)):
             for member in group:
                 if type(group.get(member, getlink=True)) is not h5py.HardLink:
@@ -252,14 +223,28 @@ def _parse(path: Path, manifest: dict[str, Any], layout: Layout) -> dict[str, in
             if (dataset.shape, dataset.dtype) != (shape, dtype) or not plain or dataset.id.get_offset() is None:
                 raise _unexpected(path, f"{name} as {dataset.shape} {dataset.dtype}")
             offsets[name] = dataset.id.get_offset()
+            if offsets[name] + int(np.prod(shape, dtype=object)) * dtype.itemsize > layout.file_size:
+                raise _unexpected(path, f"{name} beyond its end")
     extents = dict(zip((f"{split}/logits" for split in SPLITS), layout.logits, strict=True))
-    if any(offsets[name] != extent.offset for name, extent in extents.items()):
-        raise _unexpected(path, "logits that lie elsewhere")
+    extents |= {"manifest": layout.manifest, "block_crc32": layout.block_crc32}
+    for name, extent in extents.items():
+        shape, dtype = table[name]
+        if extent != Extent(offsets[name], int(np.prod(shape, dtype=object)) * dtype.itemsize):
+            raise _unexpected(path, f"{name} elsewhere than its layout record says")
     return offsets
 
 
-def _unexpected(path: Path, found: str) -> InputError:
-    return InputError("the datasets that the manifest announces", f"{path} with {found}", "do not use this file")
+@contextmanager
+def _refusing_parse_errors(path: Path) -> Iterator[None]:
+    """What libhdf5 makes of a file whose structure was tampered with."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise _unexpected(path, f"a structure that HDF5 cannot read ({type(error).__name__})") from error
+
+
+def _unexpected(path: Path, found: str) -> DamagedError:
+    return DamagedError("the datasets that the manifest announces", f"{path} with {found}", "do not use this file")
 
 
 def _load_split(path: Path, manifest: dict[str, Any], split: str, offsets: dict[str, int], in_memory: bool) -> CacheSplit:
@@ -271,6 +256,6 @@ def _load_split(path: Path, manifest: dict[str, Any], split: str, offsets: dict[
         if into_memory:
             count = int(np.prod(shape))
             return np.fromfile(path, dtype, count, offset=offsets[name]).reshape(shape)
-        return np.memmap(path, dtype, "r", offsets[name], shape)
+        return np.memmap(path, dtype, "c", offsets[name], shape)  # c: the file is never written
 
     return CacheSplit(load("logits", in_memory), load("views"), load("labels"), load("image_crc32"))

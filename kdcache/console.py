@@ -12,10 +12,10 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def exit_code(main: Callable[[], None]) -> int:
-    """Run a command: 0, or 2 with one line on standard error for input that cannot be used, or 130 for Ctrl-C."""
+def exit_code(main: Callable[[], int | None]) -> int:
+    """Run a command: its own code or 0, 2 with one line on standard error for input that cannot be used, 130 for Ctrl-C."""
     try:
-        main()
+        return main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -24,7 +24,6 @@ def exit_code(main: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    return 0
 
 
 class Progress:

@@ -12,4 +12,8 @@ class InputError(Exception):
         super().__init__(" ".join(f"expected {expected}; found {found}; {remedy}".split()))
 
     def __reduce__(self) -> tuple:
-        return InputError, (self.expected, self.found, self.remedy)  # it travels between processes
+        return type(self), (self.expected, self.found, self.remedy)  # it travels between processes
+
+
+class DamagedError(InputError):
+    """A file of ours whose bytes are not the ones that were written."""

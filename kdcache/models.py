@@ -291,8 +291,12 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def autocast(precision: str, device: torch.device, half: torch.dtype) -> contextlib.AbstractContextManager:
-    """The context in which a model runs; `half` is what auto means on a GPU. On a CPU auto means fp32."""
-    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = kinds.get(precision, half if device.type == "cuda" else None)
+def pick_precision(name: str, device: torch.device, on_gpu: str) -> str:
+    """fp32, bf16 or fp16; auto is `on_gpu` there and fp32 elsewhere."""
+    return name if name != "auto" else on_gpu if device.type == "cuda" else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which a model runs with fp32, bf16 or fp16 arithmetic."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()

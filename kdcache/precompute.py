@@ -15,7 +15,7 @@ from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData
-from kdcache.models import Model, autocast, class_logits, state_digest
+from kdcache.models import Model, autocast, class_logits, pick_precision, state_digest
 from kdcache.views import Renderer, draw_views
 from kdcache.writer import BlockRows, CacheWriter
 
@@ -35,7 +35,7 @@ class Teacher:
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)` there."""
-        with autocast(self.precision, self.device, torch.float16):
+        with autocast(self.precision, self.device):
             return class_logits(self.model.module(inputs)).float()
 
 
@@ -45,6 +45,7 @@ def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teach
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
         module = module.to(memory_format=torch.channels_last)
     size = model.preprocessing.image_size
+    precision = pick_precision(precision, device, on_gpu="fp16")
     try:
         output = Teacher(model, device, precision, 0).logits(torch.zeros(2, 3, size, size, device=device))
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:

@@ -343,6 +343,47 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 @matplotlib.rc_context(_STYLE)
+def soft_target_sheet(
+    entropies: Mapping[str, np.ndarray], by_label: np.ndarray, class_names: Sequence[str], path: Path
+) -> None:
+    """Draw how spread out soft targets are, and which classes they hold to be alike.
+
+    Args:
+        entropies: nats `(N,)` under the name of each temperature.
+        by_label: float `(K, K)`, the mean soft target of the images of each label (rows).
+        class_names: K names.
+        path: the PNG.
+    """
+    classes = len(class_names)
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    spread, alike = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    for (name, values), colour in zip(entropies.items(), (BLUE, ORANGE, GREEN), strict=False):
+        shares, edges = np.histogram(values, bins=60, range=(0, np.log(classes)))
+        shares = 100 * shares / len(values)
+        spread.stairs(shares, edges, color=colour, linewidth=1.8)
+        top = int(shares.argmax())
+        spread.annotate(
+            name, (edges[top : top + 2].mean(), shares[top]), (0, 3), textcoords="offset points", color=colour, ha="center"
+        )
+    spread.set(xlim=(0, np.log(classes)), xlabel=f"entropy of a soft target (nats; at most {np.log(classes):.2f})")
+    spread.set(ylabel="share of the training views (%)", title="How much the teacher hesitates")
+    spread.grid(axis="y")
+    colours = LinearSegmentedColormap.from_list("shares", ("white", "#8CC3E6", BLUE, "#00253D"))
+    picture = alike.imshow(100 * by_label, cmap=colours, norm=PowerNorm(0.5, 0, 100))
+    bar = figure.colorbar(picture, ax=alike, shrink=0.8, aspect=25, ticks=(0, 1, 5, 10, 25, 50, 75, 100))
+    bar.set_label("mean probability (%)")
+    bar.outline.set_visible(False)
+    bar.ax.minorticks_off()
+    step = -(-classes // _TICK_LABELS)
+    names = [_fit(name, 1.3, 7) for name in class_names[::step]]
+    alike.set_yticks(range(0, classes, step), names, fontsize=7, parse_math=False)
+    alike.set_xticks(range(0, classes, step), names, fontsize=7, parse_math=False, rotation=90)
+    alike.set(xlabel="the teacher's answer", ylabel="label", title="What it holds to be alike (T = 1, validation part)")
+    alike.spines[:].set_visible(True)
+    _save(figure, path)
+
+
+@matplotlib.rc_context(_STYLE)
 def comparison_chart(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     """Draw the test accuracy of the rows of `comparison` as bars, and the teacher's as a line across them."""
     tested = [row for row in rows if row["test %"] is not None]

@@ -15,7 +15,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from kdcache.errors import InputError
+from kdcache.errors import DamagedError, InputError
 
 USER_BLOCK = 512
 _HALF = USER_BLOCK // 2
@@ -138,8 +138,8 @@ def block_crc32(fd: int, block: Extent) -> int:
     return zlib.crc32(os.pread(fd, block.size, block.offset))
 
 
-def damaged(name: str, where: str) -> InputError:
-    return InputError("a complete cache", f"{name} damaged in {where}", "copy it again, or delete it and run phase one again")
+def damaged(name: str, where: str) -> DamagedError:
+    return DamagedError("a complete cache", f"{name} damaged in {where}", "copy it again, or delete it and run phase one again")
 
 
 def _with_crc(record: bytes) -> bytes:

@@ -91,7 +91,7 @@ class StudentRun:
             raise InputError("--cache for --augment cached", "no cache", "give --cache or another --augment")
         self.device = pick_device(options.device)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
-        self.options = resolve(options, views, self.student.pretrained)
+        self.options = resolve(options, views, self.student.pretrained, self.device)
         table = self.cache.splits["train"].views if self.cache else None
         self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device)
         self.history: list[dict[str, float]] = []

@@ -13,7 +13,7 @@ from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
 from kdcache.losses import distillation_loss, label_loss, soften
-from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, replace_head
+from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, pick_precision, replace_head
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
 
@@ -68,13 +68,14 @@ def strip(module: nn.Module, classes: int) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def resolve(options: TrainOptions, views: int, pretrained: bool) -> TrainOptions:
-    """Fill in the recipe's defaults that depend on the cache and the weights."""
+def resolve(options: TrainOptions, views: int, pretrained: bool, device: torch.device) -> TrainOptions:
+    """Fill in the recipe's defaults that depend on the cache, the weights and the device."""
     several = views > 1 and options.alpha > 0
     return options.replace(
         lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained],
         weight_decay=_WEIGHT_DECAYS[options.optimizer] if options.weight_decay is None else options.weight_decay,
         augment=options.augment or ("cached" if several else "crop-flip"),
+        precision=pick_precision(options.precision, device, on_gpu="bf16"),
     )
 
 
@@ -150,7 +151,7 @@ class Trainer:
     def _step(self, inputs: Tensor, rows: Tensor, view_index: Tensor) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
         options, labels = self.options, self._labels[rows]
-        with autocast(options.precision, self.device, torch.bfloat16):
+        with autocast(options.precision, self.device):
             logits = class_logits(self._forward(inputs)).float()
         student_logits = logits[:, : self.classes]
         label_term = label_loss(student_logits, labels, options.label_smoothing)
@@ -175,7 +176,7 @@ class Trainer:
         for some_images, some_views in zip(
             images.split(4 * self.options.batch_size), views.split(4 * self.options.batch_size), strict=True
         ):
-            with autocast(self.options.precision, self.device, torch.bfloat16):
+            with autocast(self.options.precision, self.device):
                 inputs = self.render(some_images.to(self.device), some_views.to(self.device))
                 parts.append(class_logits(self.module(inputs)).float()[:, : self.classes])
         return torch.cat(parts).cpu()

@@ -22,6 +22,7 @@ from kdcache import cache as cache_file
 from kdcache.config import SPLITS
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
+from kdcache.manifest import differences
 from kdcache.seal import block_crc32, damaged, prepared_digest, read_layout, write_seal
 
 _RECORD = struct.Struct("<II")  # block, CRC32 of its bytes; behind it the CRC32 of these 8 bytes
@@ -245,7 +246,7 @@ def _already_there(path: Path, manifest: dict[str, Any], restart: bool) -> bool:
 
 
 def _refuse_other(found: dict[str, Any], manifest: dict[str, Any], path: Path) -> None:
-    faults = cache_file.differences(found, manifest)
+    faults = differences(found, manifest)
     if faults:
         raise InputError(
             "the options that the cache was begun with",
