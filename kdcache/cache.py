@@ -11,7 +11,9 @@ with SPLIT one of train, validation, test. Every dataset is contiguous, allocate
 without filters, so that logits can be written and mapped outside libhdf5. See docs/format.md.
 """
 
+import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ def create(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray], 
     """
     table = _datasets(manifest, block_rows)
     arrays = arrays | {"manifest": np.frombuffer(manifest_bytes(manifest), "u1")}
-    needed = USER_BLOCK + sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in table.values())
+    needed = USER_BLOCK + sum(math.prod(shape) * dtype.itemsize for shape, dtype in table.values())
     _reserve(path, needed + (1 << 16))  # a full disk makes libhdf5 segfault, so ask before it writes
     contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     contiguous.set_layout(h5py.h5d.CONTIGUOUS)
@@ -192,6 +194,8 @@ def _opened(path: Path) -> Iterator[int]:
             "run precompute_teacher.py again with the same options" if unfinished else "run precompute_teacher.py first",
         ) from error
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InputError("a cache file", f"{path}, which is not a file", "give the path of the .h5 file")
         yield fd
     finally:
         os.close(fd)
@@ -207,31 +211,42 @@ def _check_blocks(fd: int, layout: Layout, name: str) -> None:
 def _parse(path: Path, manifest: dict[str, Any], layout: Layout) -> dict[str, int]:
     """Offsets of all datasets, after checking that HDF5 sees exactly what manifest and layout say."""
     row_bytes = manifest["teacher"]["classes"] * LOGITS_DTYPE.itemsize
+    if len(layout.logits) != len(SPLITS) or layout.block_bytes % row_bytes:
+        raise damaged(str(path), "its layout record")
     table = _datasets(manifest, layout.block_bytes // row_bytes)
-    offsets = {}
     with _refusing_parse_errors(path), h5py.File(path, "r", locking=False) as file:
-        for group in (file, *(file.get(split, getlink=False) for split in SPLITS)):
-            for member in group:
-                if type(group.get(member, getlink=True)) is not h5py.HardLink:
-                    raise _unexpected(path, f"{group.name}/{member} is not a hard link")
-        found = set(file) - set(SPLITS) | {f"{split}/{member}" for split in SPLITS for member in file[split]}
-        if found != table.keys():
-            raise _unexpected(path, f"datasets {', '.join(sorted(found ^ table.keys()))}")
-        for name, (shape, dtype) in table.items():
-            dataset = file[name]
-            plain = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not dataset.external
-            if (dataset.shape, dataset.dtype) != (shape, dtype) or not plain or dataset.id.get_offset() is None:
-                raise _unexpected(path, f"{name} as {dataset.shape} {dataset.dtype}")
-            offsets[name] = dataset.id.get_offset()
-            if offsets[name] + int(np.prod(shape, dtype=object)) * dtype.itemsize > layout.file_size:
-                raise _unexpected(path, f"{name} beyond its end")
-    extents = dict(zip((f"{split}/logits" for split in SPLITS), layout.logits, strict=True))
-    extents |= {"manifest": layout.manifest, "block_crc32": layout.block_crc32}
+        members = _hard_links(path, file)
+        for split in SPLITS:
+            if split not in members:
+                raise _unexpected(path, f"no {split}")
+            members |= {f"{split}/{member}" for member in _hard_links(path, file[split])}
+        if members - set(SPLITS) != table.keys():
+            raise _unexpected(path, f"datasets {', '.join(sorted((members - set(SPLITS)) ^ table.keys()))}")
+        extents = {name: _extent(path, file[name], *described) for name, described in table.items()}
+    expected = {f"{split}/logits": extent for split, extent in zip(SPLITS, layout.logits, strict=True)}
+    expected |= {"manifest": layout.manifest, "block_crc32": layout.block_crc32}
     for name, extent in extents.items():
-        shape, dtype = table[name]
-        if extent != Extent(offsets[name], int(np.prod(shape, dtype=object)) * dtype.itemsize):
+        if extent.end > layout.file_size or extent != expected.get(name, extent):
             raise _unexpected(path, f"{name} elsewhere than its layout record says")
-    return offsets
+    return {name: extent.offset for name, extent in extents.items()}
+
+
+def _hard_links(path: Path, group: h5py.Group) -> set[str]:
+    """Names of a group's members, none of which may lead elsewhere."""
+    for member in group:
+        if type(group.get(member, getlink=True)) is not h5py.HardLink:
+            raise _unexpected(path, f"{group.name.rstrip('/')}/{member}, which is not a hard link")
+    return set(group)
+
+
+def _extent(path: Path, dataset: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype) -> Extent:
+    """Where a dataset's bytes are; they must be plainly there, in this file."""
+    plain = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not dataset.external
+    extent = Extent(dataset.id.get_offset() or 0, math.prod(shape) * dtype.itemsize)
+    allocated = dataset.id.get_storage_size() == extent.size and extent.offset >= USER_BLOCK
+    if (dataset.shape, dataset.dtype) != (shape, dtype) or not plain or not allocated:
+        raise _unexpected(path, f"{dataset.name.lstrip('/')} as {dataset.shape} {dataset.dtype}")
+    return extent
 
 
 @contextmanager
@@ -254,8 +269,7 @@ def _load_split(path: Path, manifest: dict[str, Any], split: str, offsets: dict[
         name = f"{split}/{member}"
         shape, dtype = table[name]
         if into_memory:
-            count = int(np.prod(shape))
-            return np.fromfile(path, dtype, count, offset=offsets[name]).reshape(shape)
+            return np.fromfile(path, dtype, math.prod(shape), offset=offsets[name]).reshape(shape)
         return np.memmap(path, dtype, "c", offsets[name], shape)  # c: the file is never written
 
     return CacheSplit(load("logits", in_memory), load("views"), load("labels"), load("image_crc32"))

@@ -27,17 +27,22 @@ class Range:
     low_excluded: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return (self.low < value if self.low_excluded else self.low <= value) and value <= self.high
+        above = self.low < value if self.low_excluded else self.low <= value
+        return above and value <= self.high and math.isfinite(value)
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"{'above ' if self.low_excluded else ''}{self.low:g} to {self.high:g}"
+            return f"{'above ' if self.low_excluded else ''}{self.low:.10g} to {self.high:.10g}"
+        if self.low == -math.inf:
+            return "finite"
         return f"{'above' if self.low_excluded else 'at least'} {self.low:g}"
 
 
 POSITIVE = Range(0, low_excluded=True)
 AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
+FINITE = Range()
+SEEDS = Range(0, 2**32 - 1)
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), within: Range | None = None) -> Any:
@@ -51,11 +56,11 @@ class Options:
 
     data: Path = option(Path("data"), "folder with the dataset's images")
     image_size: int | None = option(None, "side in pixels of the model's square input", within=AT_LEAST_1)
-    mean: tuple[float, ...] | None = option(None, "channel means on the scale 0 to 1, as R,G,B")
+    mean: tuple[float, ...] | None = option(None, "channel means on the scale 0 to 1, as R,G,B", within=FINITE)
     std: tuple[float, ...] | None = option(None, "channel standard deviations, as R,G,B", within=POSITIVE)
     precision: str = option("auto", "arithmetic of the model; auto: fp32 on a CPU, half on a GPU", choices=PRECISIONS)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
-    seed: int = option(0, "seed of every random choice but the 80/20 division", within=AT_LEAST_0)
+    seed: int = option(0, "seed of every random choice but the 80/20 division", within=SEEDS)
 
     def __post_init__(self) -> None:
         faults = [fault for item in fields(self) if (fault := _fault(item, getattr(self, item.name)))]
@@ -95,7 +100,7 @@ class DatasetOptions(Options):
         "folder with mixed sizes: shorter side in pixels after resizing, and side of the centre crop",
         within=AT_LEAST_1,
     )
-    split_seed: int = option(0, "seed of the division into 80 % training and 20 % validation", within=AT_LEAST_0)
+    split_seed: int = option(0, "seed of the division into 80 % training and 20 % validation", within=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,12 +124,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict without executing anything that a pickle could hold."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler of a damaged file raises nearly anything
         raise InputError("a state dict saved by torch.save", f"{path}, which is not one", "give another file") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError("a state dict saved by torch.save", f"{path} with something else", "give another file")
     nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
     return state
@@ -162,7 +161,9 @@ def _construct(name: str, state: dict[str, Tensor] | None, classes: int | None, 
         if state is None and classes is not None and _outputs(module) not in (None, classes):
             replace_head(module, classes)
         return module
-    arguments = {"image_size": image_size} if name.startswith("vit_") else {}
+    arguments: dict[str, Any] = {"image_size": image_size} if name.startswith("vit_") else {}
+    if name in ("inception_v3", "googlenet"):
+        arguments["transform_input"] = True  # as torchvision does for its weights: they want another normalisation
     if state is not None:
         with torch.device("meta"):
             blank = torchvision.models.get_model(name)
@@ -184,7 +185,7 @@ def _call(name: str) -> nn.Module:
     package, _, attribute = name.partition(":")
     try:
         module = getattr(importlib.import_module(package), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError("an importable package.module:callable", f"{name} ({error})", "check PYTHONPATH") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{name}() to return an nn.Module", type(module).__name__, "correct the callable")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # on |W|² / 2, per row, for standardised inputs
 FOLDS = 5
+_CHUNK = 16384  # rows at a time, for bounded memory
 _STEPS = 100
 _TOLERANCE = 1e-3  # of the loss per row, over ten steps
 
@@ -42,8 +43,9 @@ class Probe:
         return projected
 
     def _apply(self, teacher_logits: Tensor, weight: Tensor) -> Tensor:
-        features = _standardise(teacher_logits.reshape(-1, teacher_logits.shape[-1]), self.mean, self.scale)
-        return (features @ weight / self.temperature).reshape(*teacher_logits.shape[:-1], -1)
+        rows = teacher_logits.reshape(-1, teacher_logits.shape[-1])
+        projected = [_standardise(part, self.mean, self.scale) @ weight for part in rows.split(_CHUNK)]
+        return (torch.cat(projected) / self.temperature).reshape(*teacher_logits.shape[:-1], -1)
 
 
 def fit_probe(
@@ -160,8 +162,8 @@ def _gradient(features: Tensor, one_hot: Tensor, seen: Tensor, weight: Tensor) -
     models, columns, classes = weight.shape
     flat = weight.permute(1, 0, 2).reshape(columns, models * classes)
     gradient, loss = torch.zeros_like(flat), torch.zeros(models)
-    for start in range(0, len(features), 16384):
-        part = slice(start, start + 16384)
+    for start in range(0, len(features), _CHUNK):
+        part = slice(start, start + _CHUNK)
         log_probability = torch.log_softmax((features[part] @ flat).view(-1, models, classes), 2)
         target = one_hot[part, None]
         loss -= (seen[part] * (log_probability * target).sum(2)).sum(0)

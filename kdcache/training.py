@@ -54,7 +54,8 @@ def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> 
         new_weight, new_bias = head_parameters(student.module)
         with torch.no_grad():
             new_weight[classes:] = weight
-            new_bias[classes:] = bias
+            if bias is not None:
+                new_bias[classes:] = bias
     return student
 
 
@@ -203,13 +204,13 @@ class Trainer:
         self.module.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["generators"][0])
+        torch.set_rng_state(state["generators"][0].cpu())
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["generators"][1], self.device)
+            torch.cuda.set_rng_state(state["generators"][1].cpu(), self.device)
 
     def _batches(self, epoch: int) -> Iterator[Tensor]:
         """Rows of each step, in an order drawn for the epoch; sizes differ by at most one, so none is tiny."""
-        generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((self.options.seed << 16) + epoch)
         order = torch.randperm(len(self._train), generator=generator).to(self.device)
         yield from order.tensor_split(self.steps_per_epoch)
 

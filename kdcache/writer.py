@@ -72,10 +72,10 @@ class CacheWriter:
         self._processes = processes
         self._partial = Path(f"{path}.partial")
         self._fd = self._journal = -1
-        self._rows = _rows_of_blocks(manifest, block_rows)
         self.missing: list[int] = []
         self.complete = processes.from_first(lambda: _already_there(path, manifest, restart))
         if self.complete:
+            processes.from_first(self._remove_stale_journals)
             return
         try:
             processes.from_first(lambda: self._begin(manifest, arrays, block_rows, restart))
@@ -83,6 +83,7 @@ class CacheWriter:
                 self._open(manifest)
             self._layout = read_layout(self._fd, str(self._partial))
             self._blocks = self._layout.blocks()
+            self._rows = _rows_of_blocks(manifest, self._layout.block_bytes)
             finished = processes.from_first(self._finished_blocks)
         except BaseException:
             self.close()
@@ -152,6 +153,12 @@ class CacheWriter:
         for journal in self._journals():
             journal.unlink(missing_ok=True)
         _sync_folder(self.path.parent)
+
+    def _remove_stale_journals(self) -> None:
+        """Those of a run that was killed after it gave the file its name."""
+        if not self._partial.exists():
+            for journal in self._journals():
+                journal.unlink(missing_ok=True)
 
     def _begin(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int, restart: bool) -> None:
         """In the first process: keep other runs away, and make the partial file or check the one that is there."""
@@ -255,7 +262,8 @@ def _refuse_other(found: dict[str, Any], manifest: dict[str, Any], path: Path) -
         )
 
 
-def _rows_of_blocks(manifest: dict[str, Any], block_rows: int) -> list[BlockRows]:
+def _rows_of_blocks(manifest: dict[str, Any], block_bytes: int) -> list[BlockRows]:
+    block_rows = block_bytes // (manifest["teacher"]["classes"] * cache_file.LOGITS_DTYPE.itemsize)
     rows = []
     for split in SPLITS:
         total = manifest["splits"][split]["rows"] * manifest["splits"][split]["views"]

@@ -1,6 +1,7 @@
 """The cache file: what is written comes back, what is torn is finished, what is damaged or forged is refused."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcache import cache as cache_file
 from kdcache.cache import Cache, open_cache, read_fingerprint
 from kdcache.config import SPLITS
-from kdcache.errors import InputError
+from kdcache.errors import DamagedError, InputError
+from kdcache.manifest import differences, fingerprint, manifest_bytes
 from kdcache.seal import Extent, Layout, block_crc32, check_seal, prepared_digest, read_layout, write_seal
 from kdcache.writer import CacheWriter
 
@@ -25,11 +26,12 @@ CLASSES, BLOCK_ROWS = 3, 4
 
 
 def make_manifest(rows: tuple[int, ...] = (4, 2, 1), views: int = 2, classes: int = CLASSES) -> dict[str, Any]:
-    """7 views of `train` in blocks of 4, 2 of `validation`, 1 of `test`: with the defaults 8 + 2 + 1 rows in 4 blocks."""
+    """With the defaults 4 images in 2 views, 2 and 1 in one: 8 + 2 + 1 rows in 2 + 1 + 1 blocks."""
     counts = dict(zip(SPLITS, rows, strict=True))
     return {
         "splits": {split: {"rows": count, "views": views if split == "train" else 1} for split, count in counts.items()},
         "teacher": {"name": "Lehrkörper", "classes": classes},
+        "dataset": {"class_names": ["eins", "zwei"]},
     }
 
 
@@ -71,7 +73,7 @@ def write_cache(path: Path, manifest: dict[str, Any], block_rows: int = BLOCK_RO
 
 def assert_right(cache: Cache, manifest: dict[str, Any]) -> None:
     arrays = make_arrays(manifest)
-    assert cache.manifest == manifest and cache.fingerprint == cache_file.fingerprint(manifest)
+    assert cache.manifest == manifest and cache.fingerprint == fingerprint(manifest)
     for split, part in cache.splits.items():
         for member in ("views", "labels", "image_crc32"):
             expected = arrays[f"{split}/{member}"]
@@ -96,11 +98,15 @@ def good_path(good: bytes, tmp_path: Path) -> Path:
 
 
 class TestRoundTrip:
-    @given(
-        st.tuples(*[st.integers(1, 9)] * 3), st.integers(1, 4), st.integers(1, 12), st.integers(1, 40), st.booleans()
-    )
+    @given(st.tuples(*[st.integers(1, 9)] * 3), st.integers(1, 4), st.integers(1, 12), st.integers(1, 40), st.booleans())
     def test_what_is_written_is_read(
-        self, tmp_path_factory: pytest.TempPathFactory, rows: tuple[int, ...], views: int, classes: int, block_rows: int, mapped: bool
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        rows: tuple[int, ...],
+        views: int,
+        classes: int,
+        block_rows: int,
+        mapped: bool,
     ) -> None:
         manifest, path = make_manifest(rows, views, classes), tmp_path_factory.mktemp("round") / "t.h5"
         write_cache(path, manifest, block_rows)
@@ -124,15 +130,17 @@ class TestRoundTrip:
     def test_any_hdf5_tool_can_read_it(self, good_path: Path) -> None:
         manifest = make_manifest()
         with h5py.File(good_path, "r") as file:
-            assert bytes(file["manifest"][:]) == cache_file.manifest_bytes(manifest)
+            assert bytes(file["manifest"][:]) == manifest_bytes(manifest)
             expected = logits_of(manifest, "train").astype(np.float16).reshape(4, 2, CLASSES)
             assert (file["train/logits"][:] == expected).all()
 
-    def test_logits_can_stay_on_the_disk(self, good_path: Path) -> None:
+    def test_logits_can_stay_on_the_disk_and_the_file_is_never_written(self, good_path: Path, good: bytes) -> None:
         cache = open_cache(good_path, in_memory=False)
-        assert all(isinstance(part.logits, np.memmap) and not part.logits.flags.writeable for part in cache.splits.values())
+        assert all(isinstance(part.logits, np.memmap) for part in cache.splits.values())
         assert not any(isinstance(part.logits, np.memmap) for part in open_cache(good_path).splits.values())
         assert_right(cache, make_manifest())
+        cache.splits["train"].logits[:] = 0
+        assert good_path.read_bytes() == good
 
     def test_a_read_only_cache_opens_and_reading_leaves_no_trace(self, good_path: Path, good: bytes) -> None:
         good_path.chmod(0o444)
@@ -145,13 +153,13 @@ class TestRoundTrip:
 
     def test_fingerprint_is_read_without_the_logits(self, good_path: Path) -> None:
         manifest = make_manifest()
-        assert read_fingerprint(good_path) == (manifest, cache_file.fingerprint(manifest))
+        assert read_fingerprint(good_path) == (manifest, fingerprint(manifest))
 
     def test_fingerprints_of_equal_manifests_are_equal_whatever_the_order(self) -> None:
         manifest = make_manifest()
         turned = dict(reversed(manifest.items()))
-        assert cache_file.fingerprint(turned) == cache_file.fingerprint(manifest)
-        assert cache_file.fingerprint(make_manifest(views=3)) != cache_file.fingerprint(manifest)
+        assert fingerprint(turned) == fingerprint(manifest)
+        assert fingerprint(make_manifest(views=3)) != fingerprint(manifest)
 
     def test_float16_borders_are_kept(self, tmp_path: Path) -> None:
         manifest = make_manifest((1, 1, 1), views=1)
@@ -248,6 +256,17 @@ class TestResume:
         write_cache(path, make_manifest())
         assert path.read_bytes() == good
 
+    def test_the_journals_of_any_number_of_processes_count(self, good: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 3)
+        records = journal(path).read_bytes()
+        for number, record in ((0, records[:12]), (2, records[12:24]), (11, records[24:])):
+            Path(f"{path}.partial.journal-{number}").write_bytes(record)
+        with open_writer(path, make_manifest()) as writer:
+            assert writer.missing == [3]
+        write_cache(path, make_manifest())
+        assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
+
     def test_blocks_may_come_in_any_order(self, good: bytes, tmp_path: Path) -> None:
         with open_writer(tmp_path / "t.h5", make_manifest()) as writer:
             for block in reversed(writer.missing):
@@ -325,6 +344,14 @@ class TestResume:
             writer.seal()
         assert_right(open_cache(path), other)
 
+    def test_a_writer_is_refused_while_any_process_of_another_run_is_at_work(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 1)
+        with open(f"{path}.partial.journal-3", "wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(InputError, match=f"expected no other run writing {path}; found one that is still going on"):
+                open_writer(path, make_manifest())
+
     def test_a_second_writer_is_refused_while_the_first_is_at_work(self, tmp_path: Path) -> None:
         path = tmp_path / "t.h5"
         with open_writer(path, make_manifest()):
@@ -341,7 +368,7 @@ class TestResume:
 def test_differences_are_told_by_path_and_shortened() -> None:
     old = {"a": {"b": 1, "c": 2}, "same": [1], "gone": True, "long": "x" * 50}
     new = {"a": {"b": 1, "c": 3}, "same": [1], "long": "y" * 50}
-    assert cache_file.differences(old, new) == [
+    assert differences(old, new) == [
         "a.c: 2 and 3", "gone: True and None", f"long: {'x' * 36} ... and {'y' * 36} ..."
     ]  # fmt: skip
 
@@ -413,7 +440,24 @@ class Guillotine:
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             for name in self.CALLS:
                 patch.setattr(os, name, self.guard(name, getattr(os, name)))
-            yield
+            real_open, real_close, opened = os.open, os.close, set()
+
+            def open_one(*arguments: Any, **named: Any) -> int:
+                fd = real_open(*arguments, **named)
+                opened.add(fd)
+                return fd
+
+            def close_one(fd: int) -> None:
+                real_close(fd)
+                opened.discard(fd)
+
+            patch.setattr(os, "open", open_one)
+            patch.setattr(os, "close", close_one)
+            try:
+                yield
+            finally:
+                for fd in opened:  # as the kernel does, which drops the lock
+                    real_close(fd)
 
 
 class TestKilled:
@@ -454,6 +498,35 @@ class TestKilled:
                 else:
                     break
             assert 10 < second < 99
+
+    def test_what_is_promised_is_on_the_disk_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Against a power loss: a block before its record, all of the file before its name, the folder after it."""
+        log: list[str] = []
+
+        def logged(name: str) -> None:
+            real = getattr(os, name)
+
+            def call(*arguments: Any) -> Any:
+                where = arguments[0]
+                path = os.readlink(f"/proc/self/fd/{where}") if isinstance(where, int) else str(where)
+                kind = "journal" if "journal" in path else "file" if ".partial" in path else "folder"
+                log.append(f"{name} {kind}")
+                return real(*arguments)
+
+            monkeypatch.setattr(os, name, call)
+
+        for name in ("pwrite", "write", "fsync", "fdatasync", "rename"):
+            logged(name)
+        with open_writer(tmp_path / "t.h5", make_manifest()) as writer:
+            assert log == ["pwrite file", "fsync file", "rename file", "fsync folder"]
+            for block in writer.missing:
+                log.clear()
+                write_block(writer, make_manifest(), block)
+                assert log == ["pwrite file", "fdatasync file", "write journal", "fdatasync journal"]
+            log.clear()
+            writer.seal()
+        checksums_and_seal = ["pwrite file"] * 2
+        assert log == [*checksums_and_seal, "fsync file", "rename file", "fsync folder", "fsync folder"]
 
     def test_a_short_write_is_gone_on_with(self, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real_write, real_pwrite = os.write, os.pwrite
@@ -528,9 +601,7 @@ class TestDamage:
         monkeypatch.setattr("kdcache.seal._VERSION", 2)
         with pytest.raises(InputError) as error:
             open_cache(good_path)
-        assert str(error.value) == (
-            f"expected cache format 2; found {good_path} with format 1; use the kdcache that wrote it"
-        )
+        assert str(error.value) == (f"expected cache format 2; found {good_path} with format 1; use the kdcache that wrote it")
 
     @pytest.mark.parametrize("content", [b"", b"labels,logits\n", bytes(4096)], ids=["empty", "text", "zeros"])
     def test_another_kind_of_file_is_refused(self, content: bytes, tmp_path: Path) -> None:
@@ -547,10 +618,6 @@ class TestDamage:
             file["train/logits"] = np.zeros((2, 1, 3), np.float16)
         with pytest.raises(InputError, match="expected a cache written by kdcache"):
             open_cache(tmp_path / "t.h5")
-
-    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises((InputError, IsADirectoryError)):
-            open_cache(tmp_path)
 
 
 def read_layout_of(path: Path) -> Layout:
@@ -606,11 +673,17 @@ def swapped_logits(file: h5py.File, folder: Path) -> None:
 FORGERIES: dict[str, tuple[Callable[[h5py.File, Path], Any], str]] = {
     "soft link": (
         instead_of_labels(lambda file, _: file.__setitem__("train/labels", h5py.SoftLink("/train/image_crc32"))),
-        "/train/labels is not a hard link",
+        "/train/labels, which is not a hard link",
     ),
     "external link": (
-        instead_of_labels(lambda file, folder: file.__setitem__("train/labels", h5py.ExternalLink(other_file(folder), "/labels"))),
-        "/train/labels is not a hard link",
+        instead_of_labels(
+            lambda file, folder: file.__setitem__("train/labels", h5py.ExternalLink(other_file(folder), "/labels"))
+        ),
+        "/train/labels, which is not a hard link",
+    ),
+    "never allocated": (
+        instead_of_labels(lambda file, _: file.create_dataset("train/labels", (4,), "<i8")),
+        r"train/labels as \(4,\) int64",
     ),
     "external storage": (instead_of_labels(external_storage), r"train/labels as \(4,\) int64"),
     "virtual": (instead_of_labels(virtual), r"train/labels as \(4,\) int64"),
@@ -620,10 +693,6 @@ FORGERIES: dict[str, tuple[Callable[[h5py.File, Path], Any], str]] = {
     ),
     "compressed": (
         instead_of_labels(lambda file, _: file.create_dataset("train/labels", data=np.arange(4), compression="gzip")),
-        r"train/labels as \(4,\) int64",
-    ),
-    "never allocated": (
-        instead_of_labels(lambda file, _: file.create_dataset("train/labels", (4,), "<i8")),
         r"train/labels as \(4,\) int64",
     ),
     "other type": (
@@ -637,7 +706,20 @@ FORGERIES: dict[str, tuple[Callable[[h5py.File, Path], Any], str]] = {
     "missing": (instead_of_labels(lambda file, _: None), "datasets train/labels"),
     "one more": (lambda file, _: file.__setitem__("extra", np.arange(4)), "datasets extra"),
     "one more in a split": (lambda file, _: file.__setitem__("test/extra", np.arange(4)), "datasets test/extra"),
-    "elsewhere": (swapped_logits, "logits that lie elsewhere"),
+    "a dataset for a split": (
+        lambda file, _: (file.__delitem__("train"), file.__setitem__("train", np.arange(4))),
+        r"a structure that HDF5 cannot read \(AttributeError\)",
+    ),
+    "a split missing": (lambda file, _: file.__delitem__("train"), r"no train"),
+    "a split linked": (
+        lambda file, _: (file.__delitem__("train"), file.__setitem__("train", h5py.SoftLink("/test"))),
+        "/train, which is not a hard link",
+    ),
+    "a group for a dataset": (
+        instead_of_labels(lambda file, _: file.create_group("train/labels")),
+        r"a structure that HDF5 cannot read \(AttributeError\)",
+    ),
+    "elsewhere": (swapped_logits, "train/logits elsewhere than its layout record says"),
 }
 
 
@@ -655,14 +737,35 @@ class TestForged:
         with h5py.File(good_path, "r+", libver=("earliest", "v110")) as file:
             tamper(file, good_path.parent)
         reseal(good_path, layout)
-        with pytest.raises(InputError, match=f"expected the datasets that the manifest announces; found {good_path} with {found}"):
+        words = f"expected the datasets that the manifest announces; found {good_path} with {found}; do not use this file"
+        with pytest.raises(DamagedError, match=words):
             open_cache(good_path)
 
-    def test_a_manifest_that_is_not_json_is_refused(self, good_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (b"{", b"["),
+            (b'"rows": 4', b'"rows":-4'),
+            (b'"classes": 3', b'"classes": 0'),
+            (b'"classes": 3', b'"classes":{}'),
+            (b'"splits"', b'"splitz"'),
+            (b'"eins"', b"314159"),
+        ],
+        ids=str,
+    )
+    def test_a_forged_manifest_is_refused(self, old: bytes, new: bytes, good_path: Path, good: bytes) -> None:
         layout = read_layout_of(good_path)
-        flip(good_path, layout.manifest.offset, 0xFF)
+        place = good.index(old, layout.manifest.offset)
+        good_path.write_bytes(good[:place] + new + good[place + len(old) :])
         reseal(good_path, layout)
-        with pytest.raises(InputError, match="damaged in its manifest"):
+        with pytest.raises(DamagedError, match=rf"found {good_path} damaged in its manifest \("):
+            open_cache(good_path)
+
+    def test_a_row_that_is_longer_than_a_block_is_refused(self, good_path: Path, good: bytes) -> None:
+        layout = read_layout_of(good_path)
+        good_path.write_bytes(good.replace(b'"classes": 3', b'"classes":99'))
+        reseal(good_path, layout)
+        with pytest.raises(DamagedError, match="damaged in its layout record"):
             open_cache(good_path)
 
     @pytest.mark.parametrize(
@@ -683,3 +786,8 @@ class TestForged:
             os.pwrite(file.fileno(), forged.pack(), 0)
         with pytest.raises(InputError, match="damaged in its layout record"):
             open_cache(good_path)
+
+
+def test_a_folder_is_no_cache(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a cache file; found .*, which is not a file"):
+        open_cache(tmp_path)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdcache.config import CACHE_AUGMENTS, AT_LEAST_1, POSITIVE, PrecomputeOptions, Range, TrainOptions, parse_options
+from kdcache.config import AT_LEAST_1, CACHE_AUGMENTS, POSITIVE, PrecomputeOptions, Range, TrainOptions, parse_options
+from kdcache.console import exit_code
 from kdcache.errors import InputError
 from kdcache.views import POLICIES
 
@@ -20,7 +21,7 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ({"temperature": float("nan")}, "expected --temperature to be above 0; found --temperature nan; correct the option"),
         ({"alpha": 1.5}, "expected --alpha to be 0 to 1; found --alpha 1.5; correct the option"),
         ({"epochs": 0}, "expected --epochs to be at least 1; found --epochs 0; correct the option"),
-        ({"seed": -1}, "expected --seed to be at least 0; found --seed -1; correct the option"),
+        ({"seed": -1}, "expected --seed to be 0 to 4294967295; found --seed -1; correct the option"),
         ({"image_size": 0}, "expected --image-size to be at least 1; found --image-size 0; correct the option"),
         ({"optimizer": "lion"}, "expected --optimizer to be one of sgd, adamw; found --optimizer lion; correct the option"),
         ({"mean": (0.5, 0.5)}, "expected --mean to be three numbers R,G,B; found --mean 0.5,0.5; correct the option"),
@@ -101,7 +102,8 @@ def test_help_names_every_flag_and_choice(kind: type, capsys: pytest.CaptureFixt
 
 
 def test_a_command_line_becomes_typed_options() -> None:
-    argv = "--cache c.h5 --mean 0.5,0.25,1 --alpha 1 --epochs 3 --image-size 64 --vis --student m:f --weight-decay 0".split()
+    line = "--cache c.h5 --mean 0.5,0.25,1 --alpha 1 --epochs 3 --image-size 64 --vis --student m:f --weight-decay 0"
+    argv = line.split()
     assert parse_options(TrainOptions, argv, None) == TrainOptions(
         cache=Path("c.h5"), mean=(0.5, 0.25, 1.0), alpha=1.0, epochs=3, image_size=64, vis=True, student="m:f", weight_decay=0.0
     )
@@ -133,8 +135,6 @@ def test_a_line_that_cannot_be_read_exits_with_2_and_one_line(
 
 
 def test_an_unknown_choice_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    from kdcache.console import exit_code
-
     assert exit_code(lambda: parse_options(PrecomputeOptions, ["--augment", "mixup"], None)) == 2
     shown = capsys.readouterr().err
     assert shown == (

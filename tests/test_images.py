@@ -143,7 +143,10 @@ def remove(path: str) -> Callable[[Path], None]:
     [
         (remove("train"), "expected a folder {root}/train with one folder a class; found no such folder; correct --data"),
         (remove("test"), "expected a folder {root}/test with one folder a class; found no such folder; correct --data"),
-        (lambda root: (root / "train" / "c").mkdir(), "expected images in {root}/train/c; found none; add images or remove the folder"),
+        (
+            lambda root: (root / "train" / "c").mkdir(),
+            "expected images in {root}/train/c; found none; add images or remove the folder",
+        ),
         (
             remove("test/a"),
             "expected the same class folders in {root}/train and {root}/test; found only in one of them: a;"
@@ -167,7 +170,9 @@ def truncated_png(root: Path) -> bytes:
     return (root / "train" / "a" / "000.png").read_bytes()[:45]  # signature 8, header 25, and 12 bytes of the pixels
 
 
-@pytest.mark.parametrize("content", [lambda root: b"", lambda root: b"not an image", truncated_png], ids=["empty", "text", "torn"])
+@pytest.mark.parametrize(
+    "content", [lambda root: b"", lambda root: b"not an image", truncated_png], ids=["empty", "text", "torn"]
+)
 def test_a_file_that_is_no_image_is_named(content: Callable[[Path], bytes], tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 3, "b": 3})
     bad = tmp_path / "train" / "b" / "001.png"
@@ -244,16 +249,19 @@ def python2_pickle(entry: dict[str, object]) -> bytes:
             return b"J" + struct.pack("<i", value)
         if isinstance(value, list):
             return b"](" + b"".join(packed(item) for item in value) + b"e"
-        new = b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + b"K\x00\x85" + text(b"b") + b"\x87R"
-        byte = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        return new + b"(K\x01" + b"".join(packed(side) for side in value.shape) + b"\x86" + byte + b"\x89" + text(value.tobytes()) + b"tb"
+        new = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+        unset = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        byte = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + unset
+        shape = b"".join(packed(side) for side in value.shape) + b"\x86"
+        return new + b"(K\x01" + shape + byte + b"\x89" + text(value.tobytes()) + b"tb"
 
     return b"\x80\x02}(" + b"".join(packed(key) + packed(value) for key, value in entry.items()) + b"u."
 
 
 def cifar_rows(count: int, first: int) -> np.ndarray:
     """Rows of 3072 bytes, all red, then all green, then all blue; each pixel depends on its row and place."""
-    return ((np.arange(first, first + count)[:, None] * 37 + np.arange(3072) * 3 + np.arange(3072) // 1024) % 256).astype(np.uint8)
+    row, place = np.arange(first, first + count)[:, None], np.arange(3072)
+    return ((row * 37 + place * 3 + place // 1024) % 256).astype(np.uint8)
 
 
 def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,8 +350,8 @@ class TestDigest:
     SPLIT = Split(torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).reshape(2, 3, 2, 2), torch.tensor([4, 300]))
 
     def test_row_checksums_are_zlibs_over_pixels_and_label(self) -> None:
-        expected = [zlib.crc32(bytes(range(12)) + struct.pack("<q", 4)), zlib.crc32(bytes(range(12, 24)) + struct.pack("<q", 300))]
-        assert self.SPLIT.row_checksums().tolist() == expected
+        first, second = bytes(range(12)) + struct.pack("<q", 4), bytes(range(12, 24)) + struct.pack("<q", 300)
+        assert self.SPLIT.row_checksums().tolist() == [zlib.crc32(first), zlib.crc32(second)]
         assert self.SPLIT.row_checksums().dtype == np.uint32
 
     def test_row_checksums_follow_a_selection(self) -> None:

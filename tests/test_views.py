@@ -44,9 +44,7 @@ def torchvision_render(image: torch.Tensor, view: tuple[int, ...], size: int) ->
         (7, 9, 5, (-1, 2, 7, 9, 1)),
     ],
 )
-def test_renders_what_torchvision_crops_mirrors_and_resizes(
-    height: int, width: int, size: int, view: tuple[int, ...]
-) -> None:
+def test_renders_what_torchvision_crops_mirrors_and_resizes(height: int, width: int, size: int, view: tuple[int, ...]) -> None:
     images = noise(2, height, width)
     rendered = Renderer(size, **RAW, largest_crop=(height, width))(images, torch.tensor([view, view]))
     expected = torch.stack([torchvision_render(image, view, size) for image in images])
@@ -91,7 +89,10 @@ def test_reflects_at_the_border_as_by_hand(start: int, flip: int, sources: list[
 
 
 @given(
-    extent=st.integers(1, 40), size=st.integers(1, 40), flip=st.integers(0, 1), shares=st.tuples(st.floats(0, 1), st.floats(0, 1))
+    extent=st.integers(1, 40),
+    size=st.integers(1, 40),
+    flip=st.integers(0, 1),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_every_output_pixel_is_a_weighted_mean(extent: int, size: int, flip: int, shares: tuple[float, float]) -> None:
     length = 1 + int(shares[0] * (extent - 1))
@@ -141,7 +142,9 @@ def test_uniforms_are_those_of_numpys_philox_under_the_documented_key() -> None:
     assert (drawn == (uniform[:, 0] < 0.5)).all()
 
 
-@pytest.mark.parametrize(("policy", "free"), [("none", []), ("flip", [4]), ("crop-flip", [0, 1, 4]), ("resized-crop", range(5))])
+@pytest.mark.parametrize(
+    ("policy", "free"), [("none", []), ("flip", [4]), ("crop-flip", [0, 1, 4]), ("resized-crop", range(5))]
+)
 def test_a_policy_varies_its_own_fields_only(policy: str, free: list[int]) -> None:
     table = draw_views(policy, 500, 32, 32, views=2, seed=0, stream="train")
     assert [field for field in range(5) if (table[:, 1, field] != table[0, 0, field]).any()] == list(free)

@@ -1,0 +1,230 @@
+"""What the torture scripts share: small caches whose numbers follow from their indices, children, one row of a table."""
+
+import argparse
+import os
+import pickle
+import select
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcache.cache import open_cache
+from kdcache.config import SPLITS
+from kdcache.distributed import ALONE, Processes
+from kdcache.errors import InputError
+from kdcache.writer import CacheWriter
+
+HUNG = -1000  # stands where the exit code of a child that had to be ended would stand
+_write = os.write  # what children report must not be counted among the calls of the writer
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cache to be written: every number follows from its row, its split and `kind`, so that no wrong row can pass."""
+
+    kind: str = "sine"
+    rows: tuple[int, int, int] = (9, 4, 3)
+    views: int = 2
+    classes: int = 8
+    block_rows: int = 4
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        counts = dict(zip(SPLITS, self.rows, strict=True))
+        return {
+            "dataset": {"name": "indexed", "class_names": ["even", "odd"]},
+            "splits": {split: {"rows": n, "views": self.views if split == "train" else 1} for split, n in counts.items()},
+            "teacher": {"name": self.kind, "classes": self.classes},
+        }
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        arrays = {}
+        for place, split in enumerate(SPLITS):
+            rows, views = self.manifest["splits"][split].values()
+            arrays[f"{split}/views"] = (np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place).astype("<i2")
+            arrays[f"{split}/labels"] = (np.arange(rows) + place) % 2
+            arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype("<u4")
+        return arrays
+
+    @cached_property
+    def logits(self) -> dict[str, np.ndarray]:
+        """float32 (rows * views, classes) of every split: sines of the index, or zeros as an untrained head gives."""
+        logits = {}
+        for place, split in enumerate(SPLITS):
+            rows, views = self.manifest["splits"][split].values()
+            index = np.arange(rows * views * self.classes).reshape(-1, self.classes)
+            scale = {"sine": 100, "other": 50, "zeros": 0}[self.kind]
+            logits[split] = (scale * np.sin(index + 10_000 * place + 1)).astype(np.float32)
+        return logits
+
+    def open(self, path: Path, processes: Processes = ALONE, restart: bool = False) -> CacheWriter:
+        return CacheWriter(
+            path, self.manifest, self.arrays, block_rows=self.block_rows, restart=restart, processes=processes
+        )
+
+    def write_block(self, writer: CacheWriter, block: int) -> None:
+        rows = writer.rows(block)
+        writer.write(block, self.logits[rows.split][rows.start : rows.stop])
+
+    def fill(self, path: Path, processes: Processes = ALONE, restart: bool = False) -> list[int]:
+        """Write what is missing and seal. Returns the blocks that were missing."""
+        with self.open(path, processes, restart) as writer:
+            for block in writer.missing:
+                self.write_block(writer, block)
+            if not writer.complete:
+                writer.seal()
+        return writer.missing
+
+    def holds(self, path: Path) -> bool:
+        """Whether the cache of that name, which must open, is this one, row for row."""
+        cache = open_cache(path)
+        if cache.manifest != self.manifest:
+            return False
+        return all(
+            np.array_equal(part.logits.reshape(-1, self.classes), self.logits[split].astype(np.float16))
+            and all(
+                np.array_equal(getattr(part, member), self.arrays[f"{split}/{member}"])
+                for member in ("views", "labels", "image_crc32")
+            )
+            for split, part in cache.splits.items()
+        )
+
+
+def wrong_name(path: Path, *jobs: Job) -> str | None:
+    """What is wrong with the file of the final name: it may be absent, or it must be one of these caches, whole."""
+    try:
+        return None if any(job.holds(path) for job in jobs) else f"{path.name} opens with wrong rows"
+    except InputError as error:
+        return f"{path.name} exists and is refused: {error}" if path.exists() else None
+
+
+@dataclass
+class Row:
+    """One row of the table, and what went wrong, if anything."""
+
+    what: str
+    count: int
+    outcome: str = ""
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        bad = f"**{len(self.violations)} violations**; " if self.violations else ""
+        return f"| {self.what} | {self.count:,} | {bad}{self.outcome} |"
+
+
+def main(run: Callable[[int, int], Row], quick: int) -> None:
+    """The command line of a script whose `run(count, seed)` does its work."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=quick)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    row = run(arguments.count, arguments.seed)
+    print(row)
+    for violation in row.violations[:20]:
+        print(violation, file=sys.stderr)
+    sys.exit(bool(row.violations))
+
+
+@dataclass
+class Child:
+    """A forked process, warm at once, that reports objects through a pipe; what it reported outlives it."""
+
+    pid: int
+    pipe: int
+    started: float = field(default_factory=time.monotonic)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def finish(self, seconds: float = 60) -> tuple[int, list[Any]]:
+        """Exit code (minus the signal, or HUNG after `seconds`) and all that it reported."""
+        raw, hung, deadline = b"", False, self.started + seconds
+        while True:
+            if not select.select([self.pipe], [], [], max(0, deadline - time.monotonic()))[0]:
+                hung, deadline = True, time.monotonic() + 60  # by then its death has closed the pipe
+                self.kill()
+            elif piece := os.read(self.pipe, 1 << 16):
+                raw += piece
+            else:
+                break
+        os.close(self.pipe)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return HUNG if hung else code, _objects(raw)
+
+
+def fork(function: Callable[[Callable[[Any], None]], int | None]) -> Child:
+    """Run `function(report)` in a forked child; what it returns is the exit code, and a traceback is 70."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():  # a progress bar of another test may have left a thread; the child starts none
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        os.close(writing)
+        return Child(pid, reading)
+    code = 70
+    try:
+        os.close(reading)
+        code = function(lambda thing: _send(writing, thing)) or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _send(pipe: int, thing: Any) -> None:
+    data = pickle.dumps(thing)
+    _write(pipe, len(data).to_bytes(4, "little") + data)  # short enough to be written whole or not at all
+
+
+def _objects(raw: bytes) -> list[Any]:
+    things, place = [], 0
+    while place + 4 <= len(raw):
+        size = int.from_bytes(raw[place : place + 4], "little")
+        things.append(pickle.loads(raw[place + 4 : place + 4 + size]))
+        place += 4 + size
+    return things
+
+
+@contextmanager
+def replaced(owner: Any, **functions: Any) -> Iterator[None]:
+    """Put other functions in a module's or a class's place for a while."""
+    real = {name: getattr(owner, name) for name in functions}
+    try:
+        for name, function in functions.items():
+            setattr(owner, name, function)
+        yield
+    finally:
+        for name, function in real.items():
+            setattr(owner, name, function)
+
+
+WRITE_CALLS = ("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "posix_fallocate")
+
+
+@contextmanager
+def hooked(around: Callable[..., Any]) -> Iterator[None]:
+    """Let `around(name, real, *arguments)` stand for every call of the writer that changes a disk."""
+
+    def hook(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if name == "open" and not arguments[1] & os.O_CREAT:
+                return real(*arguments, **named)
+            return around(name, lambda *other: real(*other, **named), *arguments)
+
+        return call
+
+    with replaced(os, **{name: hook(name) for name in WRITE_CALLS}):
+        yield
