@@ -1,7 +1,9 @@
 """Teachers that phase one must refuse, and one that is slow enough to be interrupted."""
 
 import os
+import signal
 import time
+from collections.abc import Callable
 
 import torch
 from tiny_models import tiny_teacher
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 class _Then(nn.Module):
     """The tiny teacher, and something done to its logits."""
 
-    def __init__(self, change) -> None:
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.teacher, self.change = tiny_teacher(), change
 
@@ -39,6 +41,19 @@ def slow_teacher() -> nn.Module:
         return logits
 
     return _Then(wait)
+
+
+def mortal_teacher() -> nn.Module:
+    """Under torchrun, the second process is killed when it is asked for its first block (after one call that finds out the classes)."""
+    calls = []
+
+    def die(logits: Tensor) -> Tensor:
+        calls.append(1)
+        if os.environ.get("RANK") == "1" and len(calls) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return logits
+
+    return _Then(die)
 
 
 def not_a_module() -> int:

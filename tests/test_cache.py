@@ -789,5 +789,5 @@ class TestForged:
 
 
 def test_a_folder_is_no_cache(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a cache file; found .*, which is not a file"):
+    with pytest.raises(InputError, match=r"expected a cache file; found .*, which is not a file"):
         open_cache(tmp_path)

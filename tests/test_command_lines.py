@@ -6,44 +6,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from commands import Main, refused, run
 from PIL import Image
 
 import precompute_teacher
 import train_student
 from kdcache import __main__ as tools
 from kdcache.cache import open_cache
-from kdcache.console import exit_code
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 TEACHER = ["--teacher", "tiny_models:tiny_teacher", "--image-size", "16"]
 STUDENT = ["--student", "tiny_models:tiny_cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "32"]
-
-
-def run(main: Callable[[list[str]], None], *arguments: object) -> int:
-    return exit_code(lambda: main([str(argument) for argument in arguments]))
-
-
-def refused(main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line on standard error with which a command refuses its input."""
-    capsys.readouterr()
-    try:
-        code = run(main, *arguments)
-    except SystemExit as error:  # argparse
-        code = error.code
-    captured = capsys.readouterr().err
-    lines = [line for line in captured.replace("\r", "\n").splitlines() if "error:" in line]
-    assert code == 2
-    assert len(lines) == 1
-    assert "Traceback" not in captured
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +184,37 @@ def test_ctrl_c_ends_phase_one_with_130_and_the_next_run_goes_on(tmp_path: Path)
     assert open_cache(path).manifest["teacher"]["classes"] == 20
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_torchrun_fills_the_same_cache(world: int, cache: Path, tmp_path: Path) -> None:
+    """Several processes, each its own blocks, write what one writes, byte for byte."""
+    finished = _torchrun(world, tmp_path / "many.h5", "tiny_models:tiny_teacher")
+    assert finished.returncode == 0, finished.stderr
+    assert f"of {world} processes" in finished.stdout
+    assert (tmp_path / "many.h5").read_bytes() == cache.read_bytes()
+    assert [path.name for path in tmp_path.glob("many.h5.partial*")] == []
+
+
+def test_one_process_killed_ends_the_run_and_the_next_goes_on(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "many.h5"
+    finished = _torchrun(2, path, "odd_teachers:mortal_teacher")
+    assert finished.returncode != 0
+    assert "Signal 9 (SIGKILL)" in finished.stderr
+    assert not path.exists() and Path(f"{path}.partial").exists()
+    assert run(precompute_teacher.main, *SHAPES, *TEACHER, "--views", 3, "--augment", "crop-flip", "--cache", path) == 2
+    arguments = ["--teacher", "odd_teachers:mortal_teacher", "--image-size", 16, "--views", 3, "--augment", "crop-flip"]
+    assert run(precompute_teacher.main, *SHAPES, *arguments, "--cache", path) == 0
+    opened, expected = open_cache(path), open_cache(cache)
+    assert np.array_equal(opened.splits["train"].logits, expected.splits["train"].logits)
+
+
+def _torchrun(world: int, path: Path, teacher: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}", "--standalone"]
+    command += [ROOT / "precompute_teacher.py", *SHAPES, "--teacher", teacher]
+    command += ["--views", "3", "--augment", "crop-flip", "--cache", path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+
+
 class TestBadInput:
     """Each: expected, found, what to do; exit code 2; nothing half-made."""
 
@@ -219,7 +230,10 @@ class TestBadInput:
             (["--teacher-weights", "IMAGENET1K_V1"], "expected none or a file as weights of tiny_models"),
             (["--teacher", "odd_teachers:nan_teacher"], "finite teacher logits within +-65504; found nan in class 3"),
             (["--teacher", "odd_teachers:flat_teacher"], "logits (2, classes) for two images; found (2,)"),
-            (["--teacher", "vit_b_16", "--teacher-weights", "none", "--image-size", "20"], "an --image-size that vit_b_16 takes; found 20"),
+            (
+                ["--teacher", "vit_b_16", "--teacher-weights", "none", "--image-size", "20"],
+                "an --image-size that vit_b_16 takes; found 20",
+            ),
             (["--batch-size", "0"], "--batch-size to be at least 1; found --batch-size 0"),
             (["--image-size", "0"], "--image-size to be at least 1"),
             (["--limit", "0"], "--limit to be at least 1"),
@@ -236,9 +250,7 @@ class TestBadInput:
             (["--unknown"], "unrecognized arguments: --unknown"),
         ],
     )
-    def test_phase_one(
-        self, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_phase_one(self, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         usual = ["--dataset", "shapes", "--limit", "100", *TEACHER, "--cache", tmp_path / "teacher.h5"]
         assert message in refused(precompute_teacher.main, capsys, *usual, *arguments)
         assert not (tmp_path / "teacher.h5").exists()
@@ -323,9 +335,7 @@ class TestBadInput:
         assert "expected the classes cat, dog; found cat, wolf" in refused(train_student.main, capsys, *arguments)
 
     @pytest.mark.parametrize("main", [precompute_teacher.main, train_student.main])
-    def test_folders(
-        self, main: Callable[[list[str]], None], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_folders(self, main: Main, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         if main is precompute_teacher.main:
             arguments = [*TEACHER, "--cache", tmp_path / "c.h5"]
         else:
