@@ -24,7 +24,7 @@ from kdcache.errors import InputError
 from kdcache.shapes import coarse_class_names, fine_class_names, render_shapes
 
 _VALIDATION_SHARE = 0.2
-_SHAPES_COUNTS = {"shapes": (2_500, 4_000), "shapes-fine": (40_000, 4_000)}  # (training, test) images
+_SHAPES_COUNTS = {"shapes": (1_500, 4_000), "shapes-fine": (250_000, 4_000)}  # (training, test) images
 
 
 @dataclass(frozen=True)

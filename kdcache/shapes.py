@@ -112,11 +112,11 @@ def _render_chunk(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray
     paint = _PALETTE[colour][..., None, None] * dice.uniform(0.85, 1.1)[:, None] + dice.uniform(-0.06, 0.06, 3)
     luma = (paint[..., 0, 0] @ _LUMA)[:, None, None]
     image = _ground(dice, x, y, luma)
-    for _ in range(3):
+    for _ in range(2):
         _over(image, dice.uniform(0.05, 0.95, 3), _stroke(dice, x, y))
 
-    radius, angle = dice.uniform(11, 15), dice.uniform(-0.35, 0.35)
-    x_shape, y_shape = x - dice.uniform(-2, 2), dice.uniform(-2, 2) - y
+    radius, angle = dice.uniform(11, 14), dice.uniform(-0.25, 0.25)
+    x_shape, y_shape = x - dice.uniform(-3, 3), dice.uniform(-3, 3) - y
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     x_shape, y_shape = cos * x_shape - sin * y_shape, sin * x_shape + cos * y_shape
     distance = shape_distance(shape, x_shape, y_shape)
@@ -128,7 +128,7 @@ def _render_chunk(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray
 
     light = 1 + dice.uniform(-0.02, 0.02) * x + dice.uniform(-0.02, 0.02) * y
     noise = words[:, _DRAWS:].copy().view(np.uint8).reshape(image.shape)
-    image = image * light[:, None] + dice.uniform(0.02, 0.15)[:, None] * (noise / np.float32(255) - np.float32(0.5))
+    image = image * light[:, None] + dice.uniform(0.02, 0.12)[:, None] * (noise / np.float32(255) - np.float32(0.5))
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), shape * 100 + colour * 10 + texture
 
 
