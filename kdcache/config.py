@@ -132,6 +132,7 @@ class TrainOptions(DatasetOptions):
     """Phase two."""
 
     cache: Path | None = option(None, "the teacher's cache; without it --dataset and --alpha 0")
+    skip_checksums: bool = option(False, "do not read the whole cache to check its logits, where it is very large")
     student: str = option("resnet50", "a torchvision classification model, or package.module:callable")
     student_weights: str | None = option(
         None, "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)"

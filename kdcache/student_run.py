@@ -44,7 +44,7 @@ def load_materials(options: TrainOptions) -> Materials:
             split_seed=options.split_seed,
         )
         return Materials(images, None)
-    cache = open_cache(options.cache)
+    cache = open_cache(options.cache, check_logits=not options.skip_checksums)
     recorded = cache.manifest["dataset"]
     if options.dataset not in (None, recorded["name"]):
         raise InputError(f"--dataset {recorded['name']}, as in {options.cache}", options.dataset, "leave --dataset away")

@@ -19,6 +19,7 @@ import precompute_teacher
 import train_student
 from kdcache import __main__ as tools
 from kdcache.cache import open_cache
+from kdcache.seal import read_layout
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
@@ -302,6 +303,18 @@ class TestBadInput:
         raw[-1] ^= 1
         (tmp_path / "bad.h5").write_bytes(raw)
         assert "bad.h5 damaged in" in refused(train_student.main, capsys, "--cache", tmp_path / "bad.h5")
+
+    def test_a_damaged_block_unless_the_checksums_are_skipped(
+        self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        raw = bytearray(cache.read_bytes())
+        fd = os.open(cache, os.O_RDONLY)
+        raw[read_layout(fd, "").logits[0].offset] ^= 1
+        os.close(fd)
+        (tmp_path / "bad.h5").write_bytes(raw)
+        arguments = ["--cache", tmp_path / "bad.h5", *STUDENT, "--out", tmp_path / "run"]
+        assert "bad.h5 damaged in block 0 of the logits" in refused(train_student.main, capsys, *arguments)
+        assert run(train_student.main, *arguments, "--skip-checksums") == 0
 
     def test_an_out_that_holds_a_run(self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["--cache", cache, *STUDENT, "--out", tmp_path / "run"]
