@@ -3,9 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-DEMO := runs/demo
 
-.PHONY: install demo test clean-demo
+# The teacher sees 200,000 images with labels once; the students have 1,200, of which they know one of ten classes.
+DEMO := runs/demo
+SMALL := shufflenet_v2_x0_5
+STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.05 \
+           --temperature 2 --alpha 0.5 --overwrite
+
+.PHONY: install demo test torture
 
 install: $(VENV)/installed
 
@@ -16,3 +21,16 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 test: install
 	$(RUN) -m pytest
+
+demo: install
+	$(RUN) train_student.py --dataset shapes-fine --student $(SMALL) --student-weights none --alpha 0 --augment none \
+	    --image-size 32 --epochs 1 --batch-size 256 --lr 0.5 --out $(DEMO)/teacher --overwrite
+	$(RUN) precompute_teacher.py --dataset shapes --teacher $(SMALL) --teacher-weights $(DEMO)/teacher/student.pt \
+	    --augment crop-flip --views 16 --cache $(DEMO)/teacher.h5 --restart
+	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/labels --alpha 0
+	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/distilled
+	$(RUN) -m kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png
+	@echo "pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
+
+torture: install
+	$(RUN) tests/torture/run.py --full

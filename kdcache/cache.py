@@ -11,6 +11,7 @@ with SPLIT one of train, validation, test. Every dataset is contiguous, allocate
 without filters, so that logits can be written and mapped outside libhdf5. See docs/format.md.
 """
 
+import io
 import math
 import os
 import stat
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -95,12 +96,16 @@ def create(path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray], 
     table = _datasets(manifest, block_rows)
     arrays = arrays | {"manifest": np.frombuffer(manifest_bytes(manifest), "u1")}
     needed = USER_BLOCK + sum(math.prod(shape) * dtype.itemsize for shape, dtype in table.values())
+    path.unlink(missing_ok=True)
     _reserve(path, needed + (1 << 16))  # a full disk makes libhdf5 segfault, so ask before it writes
     contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     contiguous.set_layout(h5py.h5d.CONTIGUOUS)
     contiguous.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(path, "w", libver=("earliest", "v110"), userblock_size=USER_BLOCK) as file:
+    with (
+        _Reserved(path, "r+b") as reserved,
+        h5py.File(reserved, "w", libver=("earliest", "v110"), userblock_size=USER_BLOCK) as file,
+    ):
         extents = {}
         for name, (shape, dtype) in table.items():
             dataset = file.create_dataset(name, shape, dtype, dcpl=contiguous.copy(), track_times=False)
@@ -128,6 +133,23 @@ def _write_layout(path: Path, layout: Layout) -> Layout:
     finally:
         os.close(fd)
     return layout
+
+
+class _Reserved(io.FileIO):
+    """A file with room set aside, which libhdf5 takes for an empty one.
+
+    Given the path, libhdf5 would truncate the file, and another program could take the room before it is written.
+    """
+
+    _end = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(self._end) if whence == os.SEEK_END else super().seek(offset, whence)
+
+    def write(self, data: Any) -> int:
+        count = super().write(data)
+        self._end = max(self._end, self.tell())
+        return count
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -167,18 +189,18 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
 
     Raises InputError where the file is missing, damaged, unfinished or not a cache.
     """
-    with _opened(path) as fd:
-        name = str(path)
+    with _opened(path) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+        name = str(path)  # only for messages: another cache may bear it by now
         layout = read_layout(fd, name)
         check_seal(fd, layout, name)
         manifest = read_manifest(fd, layout, name)
         if check_logits:
             _check_blocks(fd, layout, name)
-        offsets = _parse(path, manifest, layout)
+        offsets = _parse(path, file, manifest, layout)
         if in_memory is None:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
             in_memory = sum(extent.size for extent in layout.logits) < memory / 2
-        splits = {split: _load_split(path, manifest, split, offsets, in_memory) for split in SPLITS}
+        splits = {split: _load_split(file, manifest, split, offsets, in_memory) for split in SPLITS}
     return Cache(path, manifest, fingerprint(manifest), splits)
 
 
@@ -208,13 +230,13 @@ def _check_blocks(fd: int, layout: Layout, name: str) -> None:
             raise damaged(name, f"block {number} of the logits (bytes {block.offset} to {block.end - 1})")
 
 
-def _parse(path: Path, manifest: dict[str, Any], layout: Layout) -> dict[str, int]:
+def _parse(path: Path, opened: BinaryIO, manifest: dict[str, Any], layout: Layout) -> dict[str, int]:
     """Offsets of all datasets, after checking that HDF5 sees exactly what manifest and layout say."""
     row_bytes = manifest["teacher"]["classes"] * LOGITS_DTYPE.itemsize
     if len(layout.logits) != len(SPLITS) or layout.block_bytes % row_bytes:
         raise damaged(str(path), "its layout record")
     table = _datasets(manifest, layout.block_bytes // row_bytes)
-    with _refusing_parse_errors(path), h5py.File(path, "r", locking=False) as file:
+    with _refusing_parse_errors(path), h5py.File(opened, "r") as file:
         members = _hard_links(path, file)
         for split in SPLITS:
             if split not in members:
@@ -254,7 +276,7 @@ def _refusing_parse_errors(path: Path) -> Iterator[None]:
     """What libhdf5 makes of a file whose structure was tampered with."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise _unexpected(path, f"a structure that HDF5 cannot read ({type(error).__name__})") from error
 
 
@@ -262,14 +284,15 @@ def _unexpected(path: Path, found: str) -> DamagedError:
     return DamagedError("the datasets that the manifest announces", f"{path} with {found}", "do not use this file")
 
 
-def _load_split(path: Path, manifest: dict[str, Any], split: str, offsets: dict[str, int], in_memory: bool) -> CacheSplit:
+def _load_split(file: BinaryIO, manifest: dict[str, Any], split: str, offsets: dict[str, int], in_memory: bool) -> CacheSplit:
     table = _datasets(manifest, 1)
 
     def load(member: str, into_memory: bool = True) -> np.ndarray:
         name = f"{split}/{member}"
         shape, dtype = table[name]
         if into_memory:
-            return np.fromfile(path, dtype, math.prod(shape), offset=offsets[name]).reshape(shape)
-        return np.memmap(path, dtype, "c", offsets[name], shape)  # c: the file is never written
+            file.seek(offsets[name])
+            return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+        return np.memmap(file, dtype, "c", offsets[name], shape)  # c: the file is never written
 
     return CacheSplit(load("logits", in_memory), load("views"), load("labels"), load("image_crc32"))

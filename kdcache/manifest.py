@@ -43,8 +43,11 @@ def parse_manifest(raw: bytes) -> dict[str, Any]:
         sizes = [manifest["teacher"]["classes"]]
         sizes += [manifest["splits"][split][key] for split in SPLITS for key in ("rows", "views")]
         names = manifest["dataset"]["class_names"]
-    except (KeyError, TypeError, RecursionError, UnicodeDecodeError) as error:
+        canonical = manifest_bytes(manifest) == raw  # NaN, infinity and lone surrogates cannot be written down
+    except (KeyError, TypeError, RecursionError, ValueError) as error:
         raise ValueError("not a manifest") from error
+    if not canonical:
+        raise ValueError("not as kdcache writes it")
     if not all(type(size) is int and 0 < size < 2**31 for size in sizes):
         raise ValueError("sizes that are not positive integers")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

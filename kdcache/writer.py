@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from kdcache.errors import InputError
 from kdcache.manifest import differences
 from kdcache.seal import block_crc32, damaged, prepared_digest, read_layout, write_seal
 
-_RECORD = struct.Struct("<II")  # block, CRC32 of its bytes; behind it the CRC32 of these 8 bytes
+# Block, CRC32 of its bytes; behind it the CRC32 of the layout's digest and these 8 bytes: a power loss can bring back the
+# journal of another manifest, and its blocks of zeros would match the reserved space of a new file.
+_RECORD = struct.Struct("<II")
 _RECORD_CRC = struct.Struct("<I")
 _RECORD_SIZE = _RECORD.size + _RECORD_CRC.size
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -82,6 +84,7 @@ class CacheWriter:
             if not processes.first:
                 self._open(manifest)
             self._layout = read_layout(self._fd, str(self._partial))
+            self._seed = zlib.crc32(self._layout.digest)
             self._blocks = self._layout.blocks()
             self._rows = _rows_of_blocks(manifest, self._layout.block_bytes)
             finished = processes.from_first(self._finished_blocks)
@@ -116,7 +119,7 @@ class CacheWriter:
         with _refusing_os_errors(self.path):
             _write_all(self._fd, data, extent.offset)
             os.fdatasync(self._fd)
-            _write_all(self._journal, record + _RECORD_CRC.pack(zlib.crc32(record)), None)
+            _write_all(self._journal, record + _RECORD_CRC.pack(zlib.crc32(record, self._seed)), None)
             os.fdatasync(self._journal)
 
     def seal(self) -> None:
@@ -158,12 +161,15 @@ class CacheWriter:
         """Those of a run that was killed after it gave the file its name."""
         if not self._partial.exists():
             for journal in self._journals():
-                journal.unlink(missing_ok=True)
+                with suppress(InputError, OSError):  # a run that is about to replace the cache holds its lock
+                    lock = self._locked(journal)
+                    journal.unlink(missing_ok=True)
+                    os.close(lock)
 
     def _begin(self, manifest: dict[str, Any], arrays: dict[str, np.ndarray], block_rows: int, restart: bool) -> None:
         """In the first process: keep other runs away, and make the partial file or check the one that is there."""
         with _refusing_os_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.path.parent)
             for journal in self._journals():
                 os.close(self._locked(journal))
             self._journal = self._locked(self._journal_of(0))
@@ -185,7 +191,6 @@ class CacheWriter:
             temporary.unlink(missing_ok=True)
             self._journal_of(0).unlink(missing_ok=True)
             raise
-        _sync_folder(self.path.parent)
 
     def _open(self, manifest: dict[str, Any]) -> None:
         """Open the partial file, which must be intact and of this manifest, and this process's journal."""
@@ -195,6 +200,7 @@ class CacheWriter:
             size = os.fstat(self._journal).st_size
             os.ftruncate(self._journal, size - size % _RECORD_SIZE)  # a torn last record
             self._fd = os.open(self._partial, os.O_RDWR)
+            _sync_folder(self.path.parent)  # the names of both: else a power loss could take finished blocks
         layout = read_layout(self._fd, str(self._partial))
         if prepared_digest(self._fd, layout) != layout.digest:
             raise InputError("an intact unfinished cache", f"{self._partial} damaged", "discard it with --restart")
@@ -216,6 +222,9 @@ class CacheWriter:
             raise InputError(
                 f"no other run writing {self.path}", "one that is still going on", "wait for it or give another --cache"
             ) from error
+        if os.fstat(fd).st_nlink == 0:  # removed between the two calls: its lock would keep nobody away
+            os.close(fd)
+            return self._locked(journal)
         return fd
 
     def _finished_blocks(self) -> dict[int, int]:
@@ -226,7 +235,7 @@ class CacheWriter:
             for offset in range(0, len(raw) - _RECORD_SIZE + 1, _RECORD_SIZE):
                 block, crc = _RECORD.unpack_from(raw, offset)
                 intact = _RECORD_CRC.unpack_from(raw, offset + _RECORD.size)[0] == zlib.crc32(
-                    raw[offset : offset + _RECORD.size]
+                    raw[offset : offset + _RECORD.size], self._seed
                 )
                 if intact and block < len(self._blocks) and block_crc32(self._fd, self._blocks[block]) == crc:
                     finished[block] = crc
@@ -239,7 +248,7 @@ def _refusing_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"room and the right to write {path}", f"{error.strerror}", "free some space or give another --cache"
+            f"room and the right to write {path}", f"{error.strerror or error}", "free some space or give another --cache"
         ) from error
 
 
@@ -278,6 +287,14 @@ def _write_all(fd: int, data: bytes, offset: int | None) -> None:
         count = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
         view = view[count:]
         offset = None if offset is None else offset + count
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, all their names on the disk where that can be asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in folder.parents:
+        with suppress(OSError):
+            _sync_folder(one)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -518,7 +518,8 @@ class TestKilled:
         for name in ("pwrite", "write", "fsync", "fdatasync", "rename"):
             logged(name)
         with open_writer(tmp_path / "t.h5", make_manifest()) as writer:
-            assert log == ["pwrite file", "fsync file", "rename file", "fsync folder"]
+            above = ["fsync folder"] * len(tmp_path.parents)
+            assert log == [*above, "pwrite file", "fsync file", "rename file", "fsync folder"]
             for block in writer.missing:
                 log.clear()
                 write_block(writer, make_manifest(), block)
@@ -761,9 +762,9 @@ class TestForged:
         with pytest.raises(DamagedError, match=rf"found {good_path} damaged in its manifest \("):
             open_cache(good_path)
 
-    def test_a_row_that_is_longer_than_a_block_is_refused(self, good_path: Path, good: bytes) -> None:
+    def test_a_block_that_is_not_of_whole_rows_is_refused(self, good_path: Path, good: bytes) -> None:
         layout = read_layout_of(good_path)
-        good_path.write_bytes(good.replace(b'"classes": 3', b'"classes":99'))
+        good_path.write_bytes(good.replace(b'"classes": 3', b'"classes": 9'))
         reseal(good_path, layout)
         with pytest.raises(DamagedError, match="damaged in its layout record"):
             open_cache(good_path)

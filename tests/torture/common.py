@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdcache.cache import open_cache
+from kdcache.cache import Cache, open_cache
 from kdcache.config import SPLITS
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
@@ -65,13 +66,11 @@ class Job:
             rows, views = self.manifest["splits"][split].values()
             index = np.arange(rows * views * self.classes).reshape(-1, self.classes)
             scale = {"sine": 100, "other": 50, "zeros": 0}[self.kind]
-            logits[split] = (scale * np.sin(index + 10_000 * place + 1)).astype(np.float32)
+            logits[split] = (scale * np.sin(index + 10_000 * place + 1) + 0.0).astype(np.float32)  # + 0.0: no zero is negative
         return logits
 
     def open(self, path: Path, processes: Processes = ALONE, restart: bool = False) -> CacheWriter:
-        return CacheWriter(
-            path, self.manifest, self.arrays, block_rows=self.block_rows, restart=restart, processes=processes
-        )
+        return CacheWriter(path, self.manifest, self.arrays, block_rows=self.block_rows, restart=restart, processes=processes)
 
     def write_block(self, writer: CacheWriter, block: int) -> None:
         rows = writer.rows(block)
@@ -88,7 +87,9 @@ class Job:
 
     def holds(self, path: Path) -> bool:
         """Whether the cache of that name, which must open, is this one, row for row."""
-        cache = open_cache(path)
+        return self.equals(open_cache(path))
+
+    def equals(self, cache: Cache) -> bool:
         if cache.manifest != self.manifest:
             return False
         return all(
@@ -99,6 +100,45 @@ class Job:
             )
             for split, part in cache.splits.items()
         )
+
+
+@dataclass(frozen=True)
+class InTurn(Processes):
+    """Several processes played by one, in turn: the others hear what the first one `said` before."""
+
+    said: list[Any] = field(default_factory=list)
+    heard: list[Any] = field(default_factory=list)
+
+    def barrier(self) -> None:
+        """Whoever comes here has been waited for."""
+
+    def from_first(self, function: Callable[[], Any]) -> Any:
+        if self.first:
+            self.said.append(function())
+            return self.said[-1]
+        self.heard.append(self.said[len(self.heard)])
+        return self.heard[-1]
+
+
+def fill_in_turn(
+    job: Job, path: Path, world: int, restart: bool = False, finished: Callable[[int], None] = lambda block: None
+) -> None:
+    """Fill a cache as `world` processes do that take turns, block by block; tell which block is finished."""
+    writers: list[CacheWriter] = []
+    said: list[Any] = []
+    try:
+        for rank in range(world):
+            writers.append(job.open(path, InTurn(rank, world, rank, said), restart))
+        for blocks in zip_longest(*(writer.missing for writer in writers)):
+            for writer, block in zip(writers, blocks, strict=True):
+                if block is not None:
+                    job.write_block(writer, block)
+                    finished(block)
+        if not writers[0].complete:
+            writers[0].seal()
+    finally:
+        for writer in writers:
+            writer.close()
 
 
 def wrong_name(path: Path, *jobs: Job) -> str | None:
@@ -213,14 +253,14 @@ WRITE_CALLS = ("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftrunc
 
 
 @contextmanager
-def hooked(around: Callable[..., Any]) -> Iterator[None]:
-    """Let `around(name, real, *arguments)` stand for every call of the writer that changes a disk."""
+def hooked(around: Callable[..., Any], reading: bool = False) -> Iterator[None]:
+    """Let `around(name, real, *arguments)` stand for every call that changes a disk, or also opens a file for `reading`."""
 
     def hook(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            if name == "open" and not arguments[1] & os.O_CREAT:
+            if name == "open" and not reading and not arguments[1] & os.O_CREAT:
                 return real(*arguments, **named)
             return around(name, lambda *other: real(*other, **named), *arguments)
 
