@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 # The teacher sees 200,000 images with labels once; the students have 1,200, of which they know one of ten classes.
 DEMO := runs/demo
 SMALL := shufflenet_v2_x0_5
-STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.05 \
+STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
            --temperature 2 --alpha 0.5 --overwrite
 
 .PHONY: install demo test torture

@@ -148,7 +148,10 @@ class TrainOptions(DatasetOptions):
     epochs: int = option(20, "passes over the training part", within=AT_LEAST_1)
     batch_size: int = option(128, "images in one step", within=AT_LEAST_1)
     lr: float | None = option(
-        None, "peak learning rate (default: sgd 0.1 from scratch, 0.02 from weights; adamw 0.001, 0.0001)", within=POSITIVE
+        None,
+        "peak learning rate (default, for each 128 images of a batch: sgd 0.1 from scratch, 0.02 from weights;"
+        " adamw 0.001, 0.0001)",
+        within=POSITIVE,
     )
     optimizer: str = option("sgd", "sgd has Nesterov momentum 0.9", choices=("sgd", "adamw"))
     weight_decay: float | None = option(

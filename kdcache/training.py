@@ -18,6 +18,7 @@ from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
 
 _LEARNING_RATES = {("sgd", False): 0.1, ("sgd", True): 0.02, ("adamw", False): 1e-3, ("adamw", True): 1e-4}
+_REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 _MOMENTUM = 0.9
 
@@ -73,7 +74,7 @@ def resolve(options: TrainOptions, views: int, pretrained: bool, device: torch.d
     """Fill in the recipe's defaults that depend on the cache, the weights and the device."""
     several = views > 1 and options.alpha > 0
     return options.replace(
-        lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained],
+        lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH,
         weight_decay=_WEIGHT_DECAYS[options.optimizer] if options.weight_decay is None else options.weight_decay,
         augment=options.augment or ("cached" if several else "crop-flip"),
         precision=pick_precision(options.precision, device, on_gpu="bf16"),

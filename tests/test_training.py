@@ -34,7 +34,7 @@ def options(**changes: Any) -> TrainOptions:
         "lr": 0.1,
         "image_size": 16,
     }
-    return resolve(TrainOptions(**(plain | {"warmup": 0.25} | changes)), views=3, pretrained=False, device=CPU)
+    return resolve(TrainOptions(**(plain | {"warmup": 0.25, "lr": 0.1} | changes)), views=3, pretrained=False, device=CPU)
 
 
 def teacher_logits(count: int, views: int, classes: int) -> Tensor:
@@ -110,6 +110,10 @@ class TestDefaults:
     def test_recipe(self, optimizer: str, pretrained: bool, lr: float, decay: float) -> None:
         found = resolve(TrainOptions(optimizer=optimizer), views=1, pretrained=pretrained, device=CPU)
         assert (found.lr, found.weight_decay) == (lr, decay)
+
+    def test_the_learning_rate_follows_the_batch(self) -> None:
+        assert resolve(TrainOptions(batch_size=32), 1, False, CPU).lr == pytest.approx(0.1 * 32 / 128)
+        assert resolve(TrainOptions(batch_size=32, lr=0.1), 1, False, CPU).lr == 0.1
 
     @pytest.mark.parametrize(
         ("views", "alpha", "augment"), [(1, 0.9, "crop-flip"), (4, 0.9, "cached"), (4, 0.0, "crop-flip"), (1, 0.0, "crop-flip")]
