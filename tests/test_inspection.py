@@ -114,7 +114,9 @@ class TestVerify:
     def test_another_teacher_is_named(self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         from tiny_models import tiny_teacher
 
-        torch.save(tiny_teacher().state_dict(), tmp_path / "other.pt")
+        other = tiny_teacher()
+        torch.nn.init.constant_(other[-1].bias, 7.0)
+        torch.save(other.state_dict(), tmp_path / "other.pt")
         arguments = ["verify", cache, "--live", 5, "--teacher-weights", tmp_path / "other.pt"]
         message = refused(tools.main, capsys, *arguments)
         assert "expected the teacher's weights (state dict" in message and "as --teacher-weights" in message
