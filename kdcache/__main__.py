@@ -11,9 +11,9 @@ from kdcache.comparison import comparison, format_table
 from kdcache.config import OneLineParser
 from kdcache.console import exit_code, say
 from kdcache.errors import DamagedError, InputError
-from kdcache.images import load_images
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
 from kdcache.report import comparison_chart, soft_target_sheet
+from kdcache.targets import load_images_of
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -51,14 +51,7 @@ def verify_command(arguments: argparse.Namespace) -> int:
     say(f"{arguments.cache}: every byte is the one that was written (fingerprint {cache.fingerprint})")
     if not arguments.live:
         return 0
-    recorded = cache.manifest["dataset"]
-    images = load_images(
-        recorded["name"],
-        arguments.data,
-        limit=recorded["limit"],
-        store_size=recorded["store_size"] or 256,
-        split_seed=recorded["split_seed"],
-    )
+    images = load_images_of(cache, arguments.data)
     result = rerun_teacher(
         cache, images, arguments.live, weights=arguments.teacher_weights, device=arguments.device, seed=arguments.seed
     )

@@ -20,7 +20,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
 
     Args:
         cache: from `open_cache`.
-        images: from `load_images`, the images that the cache was made from.
+        images: from `load_images_of`, the images that the cache was made from.
         split: train, validation or test.
         projection: probe, head or none, as in train_student.py.
         image_size, mean, std: of the student's input; by default the teacher's.

@@ -19,7 +19,7 @@ from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.images import ImageData, load_images
 from kdcache.models import DESCRIPTION_FILE, describe, pick_device
-from kdcache.targets import Targets, check_belongs, default_projection, make_targets
+from kdcache.targets import Targets, default_projection, load_images_of, make_targets
 from kdcache.training import Trainer, build_student, resolve, strip
 
 
@@ -45,18 +45,10 @@ def load_materials(options: TrainOptions) -> Materials:
         )
         return Materials(images, None)
     cache = open_cache(options.cache, check_logits=not options.skip_checksums)
-    recorded = cache.manifest["dataset"]
-    if options.dataset not in (None, recorded["name"]):
-        raise InputError(f"--dataset {recorded['name']}, as in {options.cache}", options.dataset, "leave --dataset away")
-    images = load_images(
-        recorded["name"],
-        options.data,
-        limit=recorded["limit"],
-        store_size=recorded["store_size"] or options.store_size,
-        split_seed=recorded["split_seed"],
-    )
-    check_belongs(cache, images)
-    return Materials(images, cache)
+    recorded = cache.manifest["dataset"]["name"]
+    if options.dataset not in (None, recorded):
+        raise InputError(f"--dataset {recorded}, as in {options.cache}", options.dataset, "leave --dataset away")
+    return Materials(load_images_of(cache, options.data), cache)
 
 
 class StudentRun:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcache.cache import Cache
 from kdcache.checkpoint import save_tensors
 from kdcache.errors import InputError
-from kdcache.images import ImageData
+from kdcache.images import ImageData, load_images
 from kdcache.models import read_state_dict
 from kdcache.projection import Probe, fit_probe
 
@@ -29,6 +29,23 @@ class Targets:
     projection: str
     train: Tensor
     answers: dict[str, Tensor]
+
+
+def load_images_of(cache: Cache, folder: Path) -> ImageData:
+    """Read from `folder` the images that a cache was made from, divided as they were then.
+
+    Raises InputError where they are not there, or are not these.
+    """
+    recorded = cache.manifest["dataset"]
+    images = load_images(
+        recorded["name"],
+        folder,
+        limit=recorded["limit"],
+        store_size=recorded["store_size"] or 0,  # none was needed
+        split_seed=recorded["split_seed"],
+    )
+    check_belongs(cache, images)
+    return images
 
 
 def check_belongs(cache: Cache, images: ImageData) -> None:
