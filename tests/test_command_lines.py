@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -170,10 +171,17 @@ def test_ctrl_c_ends_phase_one_with_130_and_the_next_run_goes_on(tmp_path: Path)
     command = [sys.executable, ROOT / "precompute_teacher.py", "--dataset", "shapes", "--image-size", "16"]
     command += ["--teacher", "odd_teachers:slow_teacher", "--cache", path, "--batch-size", "16"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     journal = Path(f"{path}.partial.journal-0")
     while process.poll() is None and not (journal.exists() and journal.stat().st_size):
-        pass
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
