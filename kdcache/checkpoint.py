@@ -58,12 +58,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1))
 
 
-def append_metrics(folder: Path, record: dict[str, Any]) -> None:
-    """Add one line to metrics.jsonl."""
-    with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
 def save_tensors(path: Path, state: Any) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
