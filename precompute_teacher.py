@@ -11,8 +11,9 @@ from kdcache.console import Progress, exit_code, say
 from kdcache.distributed import join, leave
 from kdcache.images import load_images
 from kdcache.models import build_model, pick_device
-from kdcache.precompute import precompute, prepare_teacher
+from kdcache.precompute import precompute
 from kdcache.targets import load_or_fit_probe
+from kdcache.teacher import prepare_teacher
 
 
 def main(argv: list[str] | None = None) -> None:

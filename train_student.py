@@ -6,8 +6,9 @@ import sys
 from kdcache.comparison import comparison, format_table
 from kdcache.config import TrainOptions, parse_options
 from kdcache.console import Progress, exit_code, say
+from kdcache.materials import load_materials
 from kdcache.pictures import draw_pictures, show_batch
-from kdcache.student_run import StudentRun, load_materials, resumed_options
+from kdcache.student_run import StudentRun, resumed_options
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from kdcache.config import OneLineParser
 from kdcache.console import exit_code, say
 from kdcache.errors import DamagedError, InputError
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
+from kdcache.pictures import draw_answers
 from kdcache.report import comparison_chart, soft_target_sheet
 from kdcache.targets import load_images_of
 
@@ -31,10 +32,13 @@ def info(arguments: argparse.Namespace) -> None:
             "\n" + format_table([{"entropy (nats)": name} | {k: f"{v:.3f}" for k, v in row.items()} for name, row in entropies])
         )
     if arguments.picture is not None:
+        draw_answers(contents.cache, load_images_of(contents.cache, arguments.data), contents.targets, arguments.picture)
+        say(f"\nviews and the teacher's top answers: {arguments.picture}")
+    if arguments.soft_targets is not None:
         names = facts["dataset"]["class_names"]
-        entropies = {f"T = {t}": entropy(contents.targets.train, t).numpy() for t in TEMPERATURES}
-        soft_target_sheet(entropies, contents.by_label, names, arguments.picture)
-        say(f"\npicture: {arguments.picture}")
+        entropies = {f"T = {t}": entropy(contents.targets.train["student"], t).numpy() for t in TEMPERATURES}
+        soft_target_sheet(entropies, contents.by_label, names, arguments.soft_targets)
+        say(f"\nsoft targets: {arguments.soft_targets}")
 
 
 def verify_command(arguments: argparse.Namespace) -> int:
@@ -119,7 +123,9 @@ def main(argv: list[str] | None = None) -> int | None:
     add = command("info", info)
     add.add_argument("cache", type=Path, metavar="CACHE")
     add.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    add.add_argument("--picture", type=Path, metavar="PNG", help="draw the soft targets")
+    add.add_argument("--picture", type=Path, metavar="PNG", help="draw images, their views and the teacher's top answers")
+    add.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder with the images, for --picture")
+    add.add_argument("--soft-targets", type=Path, metavar="PNG", help="draw how spread out the soft targets are")
     add.add_argument("--skip-checksums", action="store_true", help="do not read the logits to check them")
     add = command("verify", verify_command)
     add.add_argument("cache", type=Path, metavar="CACHE")

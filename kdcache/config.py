@@ -15,7 +15,9 @@ SPLITS = ("train", "validation", "test")
 DATASETS = ("cifar10", "cifar100", "folder", "shapes", "shapes-fine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHE_AUGMENTS = ("none", "flip", "crop-flip", "resized-crop")
-PROJECTIONS = ("probe", "head", "none")
+PROJECTIONS = ("probe", "head", "probe+head", "none")
+LOSSES = ("kl", "standardized-kl", "dkd", "dist", "mse")
+MIXES = ("none", "mixup", "cutmix")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,12 @@ class TrainOptions(DatasetOptions):
         "teacher's classes to student's (default: none where the classes are the same, else probe)",
         choices=PROJECTIONS,
     )
+    labels: str = option(
+        "dataset",
+        "the dataset's, or the teacher's classes with its top answers: no label is needed then",
+        choices=("dataset", "teacher"),
+    )
+    loss: str = option("kl", "the distillation term", choices=LOSSES)
     temperature: float = option(4.0, "softens teacher and student", within=POSITIVE)
     alpha: float = option(0.9, "weight of the distillation term; the label term has 1 - alpha", within=Range(0, 1))
     epochs: int = option(20, "passes over the training part", within=AT_LEAST_1)
@@ -164,6 +172,17 @@ class TrainOptions(DatasetOptions):
         "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
         choices=("cached", *CACHE_AUGMENTS),
     )
+    train_images: int | None = option(
+        None, "train on this many images of the training part, spread evenly over the classes", within=AT_LEAST_1
+    )
+    views: int | None = option(None, "use only this many of the cached views", within=AT_LEAST_1)
+    mix: str = option(
+        "none",
+        "mix the images of a batch in pairs; exact for labels and a live teacher, approximate from a cache",
+        choices=MIXES,
+    )
+    live_teacher: bool = option(False, "run the cache's teacher in every step instead of reading its logits")
+    teacher_weights: str | None = option(None, "with --live-teacher: its weights, if phase one had them from a file")
     compile: bool = option(False, "torch.compile the student")
     out: Path = option(Path("runs/student"), "folder for what the run leaves")
     resume: Path | None = option(None, "go on with the interrupted run in this folder; all other options are its own")

@@ -22,7 +22,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
         cache: from `open_cache`.
         images: from `load_images_of`, the images that the cache was made from.
         split: train, validation or test.
-        projection: probe, head or none, as in train_student.py.
+        projection: probe or none; or head, for soft targets of the training part in the teacher's own classes.
         image_size, mean, std: of the student's input; by default the teacher's.
 
     Raises InputError where images and cache do not belong together.
@@ -42,7 +42,8 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
     ) -> None:
         check_belongs(cache, images)
         targets = make_targets(cache, projection)
-        self._logits = targets.train if split == "train" else targets.answers[split][:, None]
+        taught = next(iter(targets.train.values()))
+        self._logits = taught if split == "train" else targets.answers[split][:, None]
         self._images, self._labels = images.splits[split].images, images.splits[split].labels
         self._views = torch.from_numpy(cache.splits[split].views)
         self._temperature = temperature

@@ -3,6 +3,7 @@
 The only module that reads datasets. Everything is held in memory as uint8 at its native size.
 """
 
+import dataclasses
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator
@@ -41,6 +42,10 @@ class Split:
         rows = torch.from_numpy(rows)
         return Split(self.images[rows], self.labels[rows])
 
+    def spread(self, count: int | None) -> np.ndarray:
+        """The rows of `count` images, the same share of every class; all rows for None."""
+        return evenly_spread_rows(self.labels.numpy(), count)
+
     def row_checksums(self) -> np.ndarray:
         """CRC32 of each image's pixels followed by its label as int64, uint32 `(N,)`."""
         pairs = zip(self.images.contiguous().numpy(), self.labels.numpy(), strict=True)
@@ -66,6 +71,13 @@ class ImageData:
     def image_shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return tuple(self.splits["train"].images.shape[2:])
+
+    def with_train(self, rows: np.ndarray) -> "ImageData":
+        """With only these rows of the training part."""
+        train = self.splits["train"]
+        if len(rows) == len(train):
+            return self
+        return dataclasses.replace(self, splits=self.splits | {"train": train.select(rows)})
 
 
 def load_images(name: str, folder: Path, *, limit: int | None = None, store_size: int = 256, split_seed: int = 0) -> ImageData:

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from kdcache.cache import Cache, open_cache
 from kdcache.config import SPLITS
-from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.losses import soften
-from kdcache.models import build_model, pick_device, state_digest
-from kdcache.precompute import Teacher, prepare_teacher
+from kdcache.models import pick_device
 from kdcache.targets import Targets, check_belongs, default_projection, load_or_fit_probe, make_targets
-from kdcache.views import Renderer
+from kdcache.teacher import teacher_of
 
 TEMPERATURES = (1, 2, 4)
 _CHILD_SECONDS, _CHILD_BYTES = 120, 16 << 30
@@ -35,6 +33,7 @@ class Contents:
     """What `info` shows. `facts` is ready for JSON; the rest is what the picture shows."""
 
     facts: dict[str, Any]
+    cache: Cache
     targets: Targets
     by_label: np.ndarray  # float32 (K, K), the mean soft target (T = 1) of the validation images of each label
 
@@ -69,12 +68,12 @@ def look(path: Path, check_logits: bool = True) -> Contents:
             for label, name in enumerate(names)
         },
         "soft_target_entropy": {
-            f"T={temperature}": _quantiles(entropy(targets.train, temperature)) for temperature in TEMPERATURES
+            f"T={temperature}": _quantiles(entropy(targets.train["student"], temperature)) for temperature in TEMPERATURES
         },
     }
     one_hot = F.one_hot(labels, len(names)).float()
     by_label = one_hot.T @ soften(targets.answers["validation"], 1.0) / one_hot.sum(0).clamp(min=1)[:, None]
-    return Contents(facts, targets, by_label.numpy())
+    return Contents(facts, cache, targets, by_label.numpy())
 
 
 def entropy(logits: Tensor, temperature: float) -> Tensor:
@@ -124,14 +123,8 @@ def rerun_teacher(
     difference that the precision explains, and whether the largest is within it.
     """
     check_belongs(cache, images)
-    teacher = _same_teacher(cache, weights, device)
-    renderer = Renderer(
-        cache.manifest["input"]["image_size"],
-        tuple(cache.manifest["input"]["mean"]),
-        tuple(cache.manifest["input"]["std"]),
-        images.image_shape,
-        teacher.device,
-    )
+    teacher = teacher_of(cache, weights, pick_device(device))
+    render = teacher.renderer(images.image_shape)
     generator = np.random.default_rng(seed)
     stored, live = [], []
     for split, part in cache.splits.items():
@@ -140,29 +133,10 @@ def rerun_teacher(
         for some in np.array_split(rows, -(-len(rows) // 32)):
             image_index, view_index = np.divmod(np.sort(some), part.views.shape[1])
             views = torch.from_numpy(part.views[image_index, view_index]).to(teacher.device)
-            inputs = renderer(images.splits[split].images[image_index].to(teacher.device), views)
+            inputs = render(images.splits[split].images[image_index].to(teacher.device), views)
             live.append(teacher.logits(inputs).cpu())
             stored.append(torch.from_numpy(np.asarray(part.logits[image_index, view_index])).float())
     return _compared(torch.cat(stored), torch.cat(live), teacher.precision)
-
-
-def _same_teacher(cache: Cache, weights: str | None, device: str) -> Teacher:
-    """The teacher of the manifest, with the very weights that it had."""
-    recorded, entry = cache.manifest["teacher"], cache.manifest["input"]
-    model = build_model(
-        recorded["name"],
-        weights or recorded["weights"],
-        seed=cache.manifest["views"]["seed"],
-        image_size=entry["image_size"],
-    )
-    digest = state_digest(model.module)
-    if digest != recorded["digest"]:
-        raise InputError(
-            f"the teacher's weights (state dict {recorded['digest'][:16]})",
-            f"{weights or recorded['weights']} ({digest[:16]})",
-            "give the file that phase one used as --teacher-weights",
-        )
-    return prepare_teacher(model, pick_device(device), cache.manifest["precision"])
 
 
 def _compared(stored: Tensor, live: Tensor, precision: str) -> dict[str, Any]:

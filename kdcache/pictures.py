@@ -1,14 +1,21 @@
-"""What a run of phase two shows: its own pictures, made from the run's images, targets and answers."""
+"""What a run and a cache show: pictures made from their images, targets and answers."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdcache import report
+from kdcache.cache import Cache
+from kdcache.images import ImageData
+from kdcache.losses import soften
 from kdcache.student_run import StudentRun
+from kdcache.targets import Targets
 from kdcache.views import Renderer
 
 _IMAGES, _VIEWS = 8, 4
+_ANSWERS = 3
 
 
 def draw_pictures(run: StudentRun) -> None:
@@ -31,16 +38,39 @@ def show_batch(run: StudentRun, step: int, image_index: Tensor, view_index: Tens
     image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
     row, view = int(image_index[0]), int(view_index[0])
     label = run.images.class_names[run.images.splits["train"].labels[row]]
-    answer = _taught_names(run)[int(run.targets.train[row, view].argmax())] if run.targets is not None else None
+    answer = None
+    if run.targets is not None:
+        classes, logits = next(iter(run.targets.train.items()))
+        answer = _names(run, classes)[int(logits[row, view].argmax())]
     path = None if report.has_window() else run.options.out / "vis" / f"step-{step + 1:06d}.png"
     if path is not None:
         path.parent.mkdir(exist_ok=True)
     report.single_image(image, label, answer, path)
 
 
-def _taught_names(run: StudentRun) -> list[str]:
-    """Names of the classes of `targets.train`: the student's, or for the projection head the teacher's own."""
-    if run.targets.projection != "head":
+def draw_answers(cache: Cache, images: ImageData, targets: Targets, path: Path) -> None:
+    """Some training images in several of their cached views, with the teacher's top answers to each."""
+    split, part = images.splits["train"], cache.splits["train"]
+    shown = min(_VIEWS, part.views.shape[1])
+    rows = _spread(len(split), _IMAGES * _VIEWS // (2 * shown)).repeat_interleave(shown)
+    view_index = torch.arange(shown).repeat(len(rows) // shown)
+    top = soften(targets.train["student"][rows, view_index], 1.0).topk(min(_ANSWERS, len(images.class_names)))
+    names, teacher = images.class_names, cache.manifest["teacher"]
+    answers = [
+        [(names[label], probability) for label, probability in zip(labels, probabilities, strict=True)]
+        for labels, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]
+    own = None
+    if teacher["class_names"] not in (None, list(names)):
+        own = [teacher["class_names"][row] for row in np.asarray(part.logits[rows, view_index]).argmax(1)]
+    tiles = _tiles(split.images[rows], torch.from_numpy(part.views)[rows, view_index].long())
+    labels = [names[label] for label in split.labels[rows].tolist()]
+    report.answer_sheet(tiles, labels, answers, own, path, columns=2 * shown)
+
+
+def _names(run: StudentRun, classes: str) -> list[str]:
+    """Names of the "student" classes, or of the "teacher" ones."""
+    if classes == "student":
         return list(run.images.class_names)
     teacher = run.cache.manifest["teacher"]
     return teacher["class_names"] or [f"class {number}" for number in range(teacher["classes"])]
@@ -53,8 +83,8 @@ def _sheet_of_views(run: StudentRun) -> None:
     rows = _spread(len(split), _IMAGES).repeat_interleave(shown)
     view_index = torch.arange(shown).repeat(len(rows) // shown)
     teacher = None
-    if run.targets.projection != "head":
-        teacher = run.targets.train[rows, view_index].argmax(1).numpy()
+    if "student" in run.targets.train:
+        teacher = run.targets.train["student"][rows, view_index].argmax(1).numpy()
     views = torch.from_numpy(table)[rows, view_index].long()
     _sheet(run, split.images[rows], split.labels[rows], views, teacher, columns=2 * shown)
 
@@ -77,8 +107,12 @@ def _spread(count: int, wanted: int) -> Tensor:
 
 def _sheet(run: StudentRun, images: Tensor, labels: Tensor, views: Tensor, teacher: np.ndarray | None, columns: int) -> None:
     student = run.trainer.answer(images, views).argmax(1).numpy()
+    names, path = run.images.class_names, run.options.out / "views.png"
+    report.view_sheet(_tiles(images, views), labels.numpy(), teacher, student, names, path, columns=columns)
+
+
+def _tiles(images: Tensor, views: Tensor) -> np.ndarray:
+    """The pixels uint8 `(n, 3, S, S)` of images in views."""
     shape = tuple(images.shape[2:])
     pixels = Renderer(max(shape), (0, 0, 0), (1 / 255,) * 3, shape)(images, views)  # back on the scale 0 to 255
-    tiles = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
-    names = run.images.class_names
-    report.view_sheet(tiles, labels.numpy(), teacher, student, names, run.options.out / "views.png", columns=columns)
+    return pixels.round().clamp(0, 255).to(torch.uint8).numpy()

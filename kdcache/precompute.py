@@ -2,62 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from torch import Tensor, nn
 
 from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.distributed import ALONE, Processes
-from kdcache.errors import InputError
 from kdcache.images import ImageData
-from kdcache.models import Model, autocast, class_logits, pick_precision, state_digest
-from kdcache.views import Renderer, draw_views
+from kdcache.models import state_digest
+from kdcache.teacher import Teacher
+from kdcache.views import draw_views
 from kdcache.writer import BlockRows, CacheWriter
 
 _BLOCK_BYTES = 2 << 20
 _BLOCK_ROWS = 1024  # at most: what one kill can cost
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A frozen model, ready to run on its device."""
-
-    model: Model
-    device: torch.device
-    precision: str
-    classes: int
-
-    @torch.inference_mode()
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)` there."""
-        with autocast(self.precision, self.device):
-            return class_logits(self.model.module(inputs)).float()
-
-
-def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teacher:
-    """Freeze a model, move it to its device, and find out how many classes it has by running it once."""
-    module = model.module.to(device).eval().requires_grad_(False)
-    if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
-        module = module.to(memory_format=torch.channels_last)
-    size = model.preprocessing.image_size
-    precision = pick_precision(precision, device, on_gpu="fp16")
-    try:
-        output = Teacher(model, device, precision, 0).logits(torch.zeros(2, 3, size, size, device=device))
-    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"a teacher that takes inputs (2, 3, {size}, {size})", f"{model.name}: {reason}", "give its --image-size"
-        ) from error
-    if output.ndim != 2 or len(output) != 2:
-        raise InputError(
-            "a teacher that returns logits (2, classes) for two images", f"{tuple(output.shape)}", "correct the teacher"
-        )
-    return Teacher(model, device, precision, output.shape[1])
 
 
 def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOptions) -> dict[str, Any]:
@@ -169,8 +130,7 @@ class _BlockRunner:
         self._teacher, self._batch_size = teacher, batch_size
         self._images = {split: part.images.to(teacher.device) for split, part in images.splits.items()}
         self._views = {split: torch.from_numpy(table).to(teacher.device) for split, table in tables.items()}
-        size, mean, std, _ = vars(teacher.model.preprocessing).values()
-        self._render = Renderer(size, mean, std, images.image_shape, teacher.device)
+        self._render = teacher.renderer(images.image_shape)
 
     def __call__(self, block: BlockRows, progress: Callable[[int], None]) -> np.ndarray:
         images, views = self._images[block.split], self._views[block.split]

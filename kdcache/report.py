@@ -230,6 +230,41 @@ def view_sheet(
 
 
 @matplotlib.rc_context(_STYLE)
+def answer_sheet(
+    images: np.ndarray,
+    labels: Sequence[str],
+    answers: Sequence[Sequence[tuple[str, float]]],
+    own_answers: Sequence[str] | None,
+    path: Path,
+    *,
+    columns: int,
+) -> None:
+    """Draw a sheet of images, each with its label and what the teacher holds it to be.
+
+    Args:
+        images: uint8 `(n, 3, H, W)`.
+        labels: n names.
+        answers: for each image names and probabilities (0 to 1) in the student's classes, the most probable first.
+        own_answers: for each image the top answer in the teacher's own classes; None where those are the student's.
+        path: the PNG.
+        columns: tiles in a row.
+    """
+    captions = []
+    for index, (label, guesses) in enumerate(zip(labels, answers, strict=True)):
+        lines = [("label", "", label, INK)]
+        lines += [
+            (f"{100 * probability:.0f} %", *((RIGHT, name, GREEN) if name == label else ("", name, INK)))
+            for name, probability in guesses
+        ]
+        if own_answers is not None:
+            lines.append(("sees", "", own_answers[index], BLUE))
+        captions.append(lines)
+    figure = Figure()
+    _tiles(figure, images, captions, columns, 1.5)
+    _save(figure, path)
+
+
+@matplotlib.rc_context(_STYLE)
 def single_image(image: np.ndarray, label: str, teacher_answer: str | None, path: Path | None) -> None:
     """Draw one image with its label and the teacher's answer.
 

@@ -1,10 +1,10 @@
 """One run of phase two, from options to the folder that it leaves."""
 
+import contextlib
 import dataclasses
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +14,14 @@ import torchvision
 from torch import Tensor
 
 from kdcache import checkpoint
-from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
-from kdcache.images import ImageData, load_images
+from kdcache.images import Split
+from kdcache.losses import NEEDS_LABELS_CLASSES
+from kdcache.materials import Materials
 from kdcache.models import DESCRIPTION_FILE, describe, pick_device
-from kdcache.targets import Targets, default_projection, load_images_of, make_targets
+from kdcache.targets import Targets, default_projection
 from kdcache.training import Trainer, build_student, resolve, strip
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What all students of one cache share."""
-
-    images: ImageData
-    cache: Cache | None
-
-
-def load_materials(options: TrainOptions) -> Materials:
-    """Open the cache and read the images that it was made from; or, for labels only, just the images."""
-    if options.cache is None:
-        if options.alpha > 0:
-            raise InputError("--cache FILE.h5, or --alpha 0 to train on labels only", "neither", "add one of them")
-        images = load_images(
-            options.dataset or "cifar10",
-            options.data,
-            limit=options.limit,
-            store_size=options.store_size,
-            split_seed=options.split_seed,
-        )
-        return Materials(images, None)
-    cache = open_cache(options.cache, check_logits=not options.skip_checksums)
-    recorded = cache.manifest["dataset"]["name"]
-    if options.dataset not in (None, recorded):
-        raise InputError(f"--dataset {recorded}, as in {options.cache}", options.dataset, "leave --dataset away")
-    return Materials(load_images_of(cache, options.data), cache)
 
 
 class StudentRun:
@@ -69,23 +42,24 @@ class StudentRun:
         show: Callable[..., None] | None = None,
     ) -> None:
         self._say, self._progress, self._show = say, progress, show
-        self.images, self.cache = materials.images, materials.cache
+        self.cache = materials.cache
+        rows = materials.images.splits["train"].spread(options.train_images)
+        self.images = materials.images.with_train(rows)
         self.targets: Targets | None = None
-        teacher_classes, views = 0, 1
+        teacher_classes, table = 0, None
         if self.cache is not None:
-            projection = options.projection or default_projection(self.cache)
-            teacher_classes, views = self.cache.manifest["teacher"]["classes"], self.cache.splits["train"].views.shape[1]
-            options = options.replace(
-                projection=projection, image_size=options.image_size or self.cache.manifest["input"]["image_size"]
-            )
-            self.targets = make_targets(self.cache, projection)
-        elif options.augment == "cached":
-            raise InputError("--cache for --augment cached", "no cache", "give --cache or another --augment")
+            options = self._choose_projection(options)
+            table = self.cache.splits["train"].views[rows, : options.views]
+            teacher_classes = self.cache.manifest["teacher"]["classes"]
+            self.targets = materials.targets(options.projection).of(rows, table.shape[1])
+        _check_combination(options)
         self.device = pick_device(options.device)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
-        self.options = resolve(options, views, self.student.pretrained, self.device)
-        table = self.cache.splits["train"].views if self.cache else None
-        self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device)
+        self.options = resolve(options, 1 if table is None else table.shape[1], self.student.pretrained, self.device)
+        live = None
+        if options.live_teacher and options.alpha > 0:
+            live = materials.live_teacher(options.projection, options.teacher_weights, rows, self.device)
+        self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device, live)
         self.history: list[dict[str, float]] = []
         self.test_answers: np.ndarray | None = None
         self._seconds = 0.0
@@ -94,6 +68,19 @@ class StudentRun:
         else:
             checkpoint.start_run(self.options.out, self.options.overwrite)
             checkpoint.write_json(self.options.out / "config.json", self._config())
+
+    def _choose_projection(self, options: TrainOptions) -> TrainOptions:
+        """Options with the projection and input size that follow from the cache."""
+        views = self.cache.splits["train"].views.shape[1]
+        if (options.views or 1) > views:
+            raise InputError(f"--views 1 to {views}, as many as the cache has", f"{options.views}", "use fewer")
+        if options.labels == "teacher" and options.projection not in (None, "none"):
+            raise InputError("--projection none for --labels teacher", options.projection, "leave --projection away")
+        default = "none" if options.labels == "teacher" else default_projection(self.cache)
+        return options.replace(
+            projection=options.projection or default,
+            image_size=options.image_size or self.cache.manifest["input"]["image_size"],
+        )
 
     def train(self) -> None:
         """All epochs, each followed by validation and a checkpoint."""
@@ -150,9 +137,17 @@ class StudentRun:
             accuracy = self._teacher_accuracy("validation")
             how = "as it is" if options.projection == "none" else "through the probe"
             lines.append(f"the teacher, {how}, names {accuracy:.1%} of the validation images right")
+            best = _best_labels_only(options.out, self.images.splits["validation"])
+            if options.alpha > 0 and best is not None and best[1] > accuracy:
+                lines.append(
+                    f"warning: {best[0]}, trained on labels only, names {best[1]:.1%} right, more than this teacher:"
+                    " distilling can hardly help"
+                )
         if self.targets is not None and options.alpha > 0:
-            views = self.cache.splits["train"].views.shape[1]
-            if options.augment != "cached":
+            views = next(iter(self.targets.train.values())).shape[1]
+            if options.live_teacher:
+                lines.append("the teacher runs in every step, on what the student sees; its cached logits are not read")
+            elif options.augment not in ("cached", "none"):
                 lines.append(
                     f"augmentation {options.augment} is the student's own: the soft targets are those of the whole image"
                     " (unmatched views)"
@@ -213,6 +208,11 @@ class StudentRun:
     def _fingerprint(self) -> str | None:
         return self.cache.fingerprint if self.cache else None
 
+    def _views_in_words(self) -> str:
+        if self.options.live_teacher:
+            return "live"
+        return "matched" if self.options.augment in ("cached", "none") else "unmatched"
+
     def _teacher_accuracy(self, split: str) -> float:
         answers = self.targets.answers[split].argmax(1)
         return (answers == self.images.splits[split].labels).float().mean().item()
@@ -229,21 +229,56 @@ class StudentRun:
             "student": options.student,
             "parameters": sum(value.numel() for value in self.trainer.module.parameters()),
             "dataset": self.images.name,
+            "labels": options.labels,
             "alpha": options.alpha,
+            "loss": options.loss if distils else None,
             "temperature": options.temperature,
             "projection": options.projection if distils else None,
-            "views": ("matched" if options.augment in ("cached", "none") else "unmatched") if distils else None,
+            "views": self._views_in_words() if distils else None,
             "seed": options.seed,
             "epochs": options.epochs,
             "best_epoch": best["epoch"],
             "validation_accuracy": best["validation_accuracy"],
             "test_accuracy": test_accuracy,
             "test_images": len(self.images.splits["test"]),
+            "validation_digest": self.images.splits["validation"].digest(),
             "test_digest": self.images.splits["test"].digest(),
             "seconds": self._seconds,
             "teacher": teacher,
             "fingerprint": self._fingerprint(),
         }
+
+
+def _check_combination(options: TrainOptions) -> None:
+    """Raise InputError where options exclude each other."""
+    if options.cache is None:
+        needing = {"--augment cached": options.augment == "cached", "--live-teacher": options.live_teacher,
+                   "--labels teacher": options.labels == "teacher", "--views": options.views is not None}  # fmt: skip
+        for flag, given in needing.items():
+            if given:
+                raise InputError(f"--cache for {flag}", "no cache", f"give --cache, or leave {flag} away")
+    if options.loss in NEEDS_LABELS_CLASSES and "head" in (options.projection or ""):
+        raise InputError(
+            f"--projection probe or none for --loss {options.loss}, which needs the teacher's logits in the labels' classes",
+            f"--projection {options.projection}",
+            "use another --loss or --projection",
+        )
+    if options.teacher_weights is not None and not options.live_teacher:
+        raise InputError("--live-teacher with --teacher-weights", "it alone", "add --live-teacher or leave it away")
+
+
+def _best_labels_only(out: Path, validation: Split) -> tuple[str, float] | None:
+    """Name and validation accuracy of the best run beside `out` that was trained on labels only, on the same images."""
+    found = []
+    for path in out.absolute().parent.glob("*/summary.json"):
+        with contextlib.suppress(InputError):
+            entry = checkpoint.read_summary(path.parent)
+            if entry["alpha"] == 0:
+                found.append(entry)
+    digest = validation.digest() if found else ""
+    same = [entry for entry in found if entry.get("validation_digest") == digest]
+    best = max(same, key=lambda entry: entry["validation_accuracy"], default=None)
+    return best and (best["name"], best["validation_accuracy"])
 
 
 def resumed_options(folder: Path) -> TrainOptions:

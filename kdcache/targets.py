@@ -1,7 +1,9 @@
 """From a cache to what a student learns from: checks that images and cache belong together, and projects."""
 
 import contextlib
+import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +23,23 @@ from kdcache.projection import Probe, fit_probe
 class Targets:
     """What the teacher says.
 
-    `train` float `(N, V, C)`: the logits that the student's soft targets are made of, in the student's classes or,
-    for the projection `head`, in the teacher's own. `answers` float32 `(N, K)` for validation and test: the
-    teacher's logits in the student's classes.
+    `train`: the logits that the student is taught with, under the name of whose classes they have: "student" float
+    `(N, V, K)`, "teacher" float `(N, V, C)` for a second head, or both. `answers` float32 `(N, K)` for validation and
+    test: the teacher's logits in the student's classes.
     """
 
     projection: str
-    train: Tensor
+    train: dict[str, Tensor]
     answers: dict[str, Tensor]
+
+    def of(self, rows: np.ndarray, views: int) -> "Targets":
+        """Those of some training images only, in their first views."""
+        chosen = torch.from_numpy(rows)
+        part = {
+            classes: (logits if len(rows) == len(logits) else logits[chosen])[:, :views]
+            for classes, logits in self.train.items()
+        }
+        return dataclasses.replace(self, train=part)
 
 
 def load_images_of(cache: Cache, folder: Path) -> ImageData:
@@ -66,21 +77,30 @@ def check_belongs(cache: Cache, images: ImageData) -> None:
             )
 
 
-def make_targets(cache: Cache, projection: str) -> Targets:
-    """Project the cached logits into the classes in which the student is taught."""
+def make_targets(cache: Cache, projection: str, class_names: Sequence[str] | None = None) -> Targets:
+    """Project the cached logits into the classes in which the student is taught.
+
+    Args:
+        class_names: the student's classes; by default the dataset's.
+    """
     logits = {split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()}
     unseen = {split: logits[split][:, 0] for split in ("validation", "test")}
     if projection == "none":
-        teacher_classes, student_classes = cache.manifest["teacher"]["classes"], cache.manifest["dataset"]["class_names"]
+        teacher_classes = cache.manifest["teacher"]["classes"]
+        student_classes = class_names or cache.manifest["dataset"]["class_names"]
         if teacher_classes != len(student_classes):
             raise InputError(
                 f"as many teacher classes as student classes ({len(student_classes)}) for --projection none",
                 f"{teacher_classes}",
                 "use --projection probe or head",
             )
-        return Targets(projection, logits["train"], {split: rows.float() for split, rows in unseen.items()})
+        return Targets(projection, {"student": logits["train"]}, {split: rows.float() for split, rows in unseen.items()})
     probe = load_or_fit_probe(cache)
-    train = probe.project_training(logits["train"]) if projection == "probe" else logits["train"]
+    train = {}
+    if "probe" in projection:
+        train["student"] = probe.project_training(logits["train"])
+    if "head" in projection:
+        train["teacher"] = logits["train"]
     return Targets(projection, train, {split: probe.project(rows) for split, rows in unseen.items()})
 
 

@@ -1,5 +1,6 @@
 """Phase two: train one student from labels and cached soft targets."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
-from kdcache.losses import distillation_loss, label_loss, soften
+from kdcache.losses import DISTILLATION_LOSSES, label_loss
+from kdcache.mixing import Mix, draw_mix
 from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, pick_precision, replace_head
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
@@ -33,7 +35,7 @@ class Evaluation:
 
 
 def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> Model:
-    """The student with a new head of `classes` outputs; for the projection `head`, `teacher_classes` more.
+    """The student with a new head of `classes` outputs; for the projections with `head`, `teacher_classes` more.
 
     Those of the teacher's classes begin as the student's own ImageNet classifier where it has one for them.
     """
@@ -44,7 +46,7 @@ def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> 
         "mean": options.mean,
         "std": options.std,
     }
-    if options.projection != "head":
+    if "head" not in (options.projection or ""):
         return build_model(options.student, options.student_weights, classes=classes, **arguments)
     student = build_model(options.student, options.student_weights, **arguments)
     weight, bias = head_parameters(student.module)
@@ -90,6 +92,7 @@ class Trainer:
         images: divided dataset; its training part is what is learned from.
         targets: None where there is no cache.
         view_table: int16 `(N, V, 5)`, the cached views of the training part; None where there is no cache.
+        live: called with (rows, views, mix) of each step, answers as `Targets.train` would; None reads the targets.
     """
 
     def __init__(
@@ -100,16 +103,18 @@ class Trainer:
         targets: Targets | None,
         view_table: np.ndarray | None,
         device: torch.device,
+        live: Callable[[Tensor, Tensor, Mix | None], dict[str, Tensor]] | None = None,
     ) -> None:
-        self.options, self.device = options, device
+        self.options, self.device, self._live = options, device, live
         self.classes = len(images.class_names)
         self.module = student.module.to(device, memory_format=torch.channels_last)
         self._forward = torch.compile(self.module) if options.compile else self.module
         self._train = images.splits["train"]
         self._images = self._train.images.to(device)
         self._labels = self._train.labels.to(device)
-        self._targets = targets.train.to(device) if targets is not None and options.alpha > 0 else None
-        self._on_second_head = targets is not None and targets.projection == "head"
+        taught = targets.train if targets is not None and options.alpha > 0 else {}
+        self._targets = {classes: logits.to(device) for classes, logits in taught.items()}
+        self._distillation_loss = DISTILLATION_LOSSES[options.loss]
         self._view_table = view_table
         size, mean, std, _ = vars(student.preprocessing).values()
         self.render = Renderer(size, mean, std, images.image_shape, device)
@@ -133,8 +138,11 @@ class Trainer:
             learning_rate = self._learning_rate(epoch * self.steps_per_epoch + step)
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
+            mix = self._draw_mix(len(rows), epoch, step)
             inputs = self.render(self._images[rows], views[rows])
-            sums += self._step(inputs, rows, view_index[rows]) * len(rows)
+            inputs = inputs if mix is None else mix.images(inputs)
+            taught = self._taught(rows, view_index[rows], views[rows], mix)
+            sums += self._step(inputs, self._labels[rows], taught, mix) * len(rows)
             after_step(step, rows, view_index[rows], inputs)
         loss, label_term, distillation_term, correct = (sums / len(self._train)).tolist()
         if not math.isfinite(loss):
@@ -150,18 +158,42 @@ class Trainer:
             "train_accuracy": correct,
         }
 
-    def _step(self, inputs: Tensor, rows: Tensor, view_index: Tensor) -> Tensor:
+    def _taught(self, rows: Tensor, view_index: Tensor, views: Tensor, mix: Mix | None) -> dict[str, Tensor]:
+        """The teacher's logits for a batch, `(B, ...)` under the name of whose classes they have; {} for labels only."""
+        if self._live is not None and self._targets:
+            return self._live(rows, views, mix)
+        return {classes: logits[rows, view_index] for classes, logits in self._targets.items()}
+
+    def _draw_mix(self, count: int, epoch: int, step: int) -> Mix | None:
+        options = self.options
+        if options.mix == "none":
+            return None
+        mix = draw_mix(options.mix, count, self.render.size, seed=options.seed, stream=f"mix {epoch}/{step}")
+        return dataclasses.replace(mix, partner=mix.partner.to(self.device))
+
+    def _step(self, inputs: Tensor, labels: Tensor, taught: dict[str, Tensor], mix: Mix | None) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
-        options, labels = self.options, self._labels[rows]
+        options = self.options
         with autocast(options.precision, self.device):
             logits = class_logits(self._forward(inputs)).float()
         student_logits = logits[:, : self.classes]
-        label_term = label_loss(student_logits, labels, options.label_smoothing)
-        distillation_term = torch.zeros_like(label_term)
-        if self._targets is not None:
-            taught = logits[:, self.classes :] if self._on_second_head else student_logits
-            soft_targets = soften(self._targets[rows, view_index], options.temperature)
-            distillation_term = distillation_loss(taught, soft_targets, options.temperature)
+        outputs = {"student": student_logits, "teacher": logits[:, self.classes :]}
+
+        def label_term_of(rows: Tensor) -> Tensor:
+            return label_loss(student_logits, labels[rows], options.label_smoothing)
+
+        def distillation_term_of(rows: Tensor) -> Tensor:
+            terms = [
+                self._distillation_loss(outputs[classes], teacher_logits[rows], labels[rows], options.temperature)
+                for classes, teacher_logits in taught.items()
+            ]
+            return torch.stack(terms).mean() if terms else student_logits.new_zeros(())
+
+        rows = torch.arange(len(labels), device=self.device)
+        label_term = label_term_of(rows) if mix is None else mix.of(label_term_of, rows)
+        # a live teacher has seen the mixed image itself
+        as_seen = mix is None or self._live is not None
+        distillation_term = distillation_term_of(rows) if as_seen else mix.of(distillation_term_of, rows)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()

@@ -11,14 +11,29 @@ PACKAGE = ROOT / "kdcache"
 
 FLOORS = {
     0: ("errors", "__init__"),
-    1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison"),
+    1: (
+        "config",
+        "views",
+        "losses",
+        "mixing",
+        "projection",
+        "seal",
+        "shapes",
+        "distributed",
+        "report",
+        "comparison",
+        "small_resnets",
+    ),
     2: ("manifest", "images", "checkpoint", "models", "console"),
     3: ("cache",),
-    4: ("writer", "targets"),
-    5: ("precompute", "training", "dataset"),
-    6: ("student_run", "inspection"),
-    7: ("pictures", "__main__"),
-    8: ("precompute_teacher", "train_student"),
+    4: ("writer", "targets", "teacher"),
+    5: ("precompute", "training", "dataset", "live"),
+    6: ("materials", "inspection"),
+    7: ("student_run",),
+    8: ("pictures",),
+    9: ("sweep",),
+    10: ("__main__",),
+    11: ("precompute_teacher", "train_student"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py"))
@@ -80,7 +95,7 @@ def test_datasets_and_image_files_have_one_home() -> None:
 
 def test_the_syntax_tests_see_what_they_look_for() -> None:
     assert imported_modules("targets") >= {"cache", "errors", "models"}
-    assert "kdcache.cache.open_cache" in imported("student_run") and "h5py" in imported("cache")
+    assert "kdcache.cache.open_cache" in imported("materials") and "h5py" in imported("cache")
 
 
 def calls(module: str, name: str) -> bool:

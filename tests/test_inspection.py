@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import precompute_teacher
 from kdcache import __main__ as tools
-from kdcache import inspection
+from kdcache import inspection, pictures
 from kdcache.cache import open_cache
 from kdcache.dataset import CachedViews
 from kdcache.errors import DamagedError, InputError
@@ -69,11 +69,32 @@ class TestInfo:
         assert means[0] < means[1] < means[2] <= np.log(10)
 
     def test_a_table_and_a_picture(self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run(tools.main, "info", cache, "--picture", tmp_path / "targets.png") == 0
+        assert run(tools.main, "info", cache, "--soft-targets", tmp_path / "targets.png") == 0
         printed = capsys.readouterr().out
         assert "80 x 3 train, 20 x 1 validation, 100 x 1 test" in printed
         assert "every byte in" in printed and "GB/s" in printed
         assert (tmp_path / "targets.png").stat().st_size > 10_000
+
+    def test_the_picture_shows_views_and_top_answers(
+        self, cache: Path, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: dict[str, object] = {}
+        sheet = pictures.report.answer_sheet
+
+        def recorded(tiles: np.ndarray, labels: list[str], answers: list, own: object, path: Path, *, columns: int) -> None:
+            drawn.update(tiles=tiles, labels=labels, answers=answers, own=own, columns=columns)
+            sheet(tiles, labels, answers, own, path, columns=columns)
+
+        monkeypatch.setattr(pictures.report, "answer_sheet", recorded)
+        assert run(tools.main, "info", cache, "--picture", tmp_path / "answers.png") == 0
+        assert (tmp_path / "answers.png").stat().st_size > 10_000
+        # the first tiles are image 0 in views 0, 1 and 2; view 0 is the image as it is
+        train, names = images.splits["train"], images.class_names
+        np.testing.assert_array_equal(drawn["tiles"][0], train.images[0].numpy())
+        assert drawn["labels"][:3] == [names[train.labels[0]]] * 3 and drawn["columns"] == 6
+        expected = torch.softmax(make_targets(open_cache(cache), "probe").train["student"][0, 1], 0).topk(3)
+        assert [name for name, _ in drawn["answers"][1]] == [names[label] for label in expected.indices]
+        assert [share for _, share in drawn["answers"][1]] == pytest.approx(expected.values.tolist())
 
     def test_checksums_can_be_skipped(self, damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "block 1 of the logits" in refused(tools.main, capsys, "info", damaged)
@@ -181,7 +202,7 @@ class TestDataset:
             assert sample["label"] == opened.splits["train"].labels[row]
             stored = torch.from_numpy(opened.splits["train"].views[row, view])[None]
             assert torch.equal(sample["image"], render(images.splits["train"].images[row, None], stored)[0])
-            assert torch.equal(sample["soft_targets"], torch.softmax(targets.train[row, view] / 2.0, 0))
+            assert torch.equal(sample["soft_targets"], torch.softmax(targets.train["student"][row, view] / 2.0, 0))
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_a_dataloader_reads_it(self, workers: int, cache: Path, images: ImageData) -> None:

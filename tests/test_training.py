@@ -45,7 +45,9 @@ def teacher_logits(count: int, views: int, classes: int) -> Tensor:
 def trainer(images: ImageData, recipe: TrainOptions) -> Trainer:
     classes = TEACHER_CLASSES if recipe.projection == "head" else 10
     count = len(images.splits["train"])
-    targets = Targets(recipe.projection, teacher_logits(count, 3, classes), {})
+    targets = Targets(
+        recipe.projection, {"teacher" if recipe.projection == "head" else "student": teacher_logits(count, 3, classes)}, {}
+    )
     table = draw_views("crop-flip", count, *images.image_shape, views=3, seed=0, stream="train")
     return Trainer(recipe, build_student(recipe, 10, TEACHER_CLASSES), images, targets, table, CPU)
 

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""The tables of docs/evidence.md, one command each: `python docs/evidence.py views --data cifar10-jpeg`.
+
+Each student has a folder of its own under --work, named after its settings: what two tables share is trained once, an
+interrupted table goes on, and several processes may work on the same tables at once. Ends with the table as Markdown.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import precompute_teacher  # noqa: E402  (the two scripts are not part of the installed package)
+import train_student  # noqa: E402
+from kdcache import sweep, targets  # noqa: E402
+from kdcache.config import OneLineParser, TrainOptions  # noqa: E402
+from kdcache.console import Progress, exit_code, say  # noqa: E402
+from kdcache.materials import Materials, load_materials  # noqa: E402
+
+Settings = dict[str, Any]
+NET = "kdcache.small_resnets"
+LABELS = {"alpha": 0.0}
+
+
+class Bench:
+    """A dataset, its teacher's cache, and the students' common options."""
+
+    def __init__(self, name: str, work: Path, data: Path) -> None:
+        self.name, self.work, self.data = name, work / name, data
+        self.cache = self.work / "teacher.h5"
+
+    def prepare(self) -> None:
+        """Train the teacher and fill its cache, unless they are there."""
+        teacher = self.work / "teacher"
+        if self.name == "cifar10":
+            dataset = ["--dataset", "folder", "--data", self.data]
+            network, recipe = f"{NET}:resnet20", ["--epochs", 12]
+            fine = dataset
+        else:
+            dataset, fine = ["--dataset", "shapes"], ["--dataset", "shapes-fine"]
+            network, recipe = "shufflenet_v2_x0_5", ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
+        if not (teacher / "summary.json").exists():
+            run(train_student, *fine, "--student", network, "--student-weights", "none", "--alpha", 0,
+                "--image-size", 32, *recipe, "--out", teacher, *(["--overwrite"] if teacher.exists() else []))  # fmt: skip
+        if not self.cache.exists():
+            run(precompute_teacher, *dataset, "--teacher", network, "--teacher-weights", teacher / "student.pt",
+                "--augment", "crop-flip", "--views", 16, "--cache", self.cache)  # fmt: skip
+
+    def options(self, settings: Settings, seed: int) -> TrainOptions:
+        """A student's options; its folder is named after what it does not share with all others."""
+        if self.name == "cifar10":
+            common = {"student": f"{NET}:half_resnet8", "epochs": 15, "train_images": 5000, "data": self.data}
+        else:
+            common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02, "temperature": 2.0}
+        common |= {"cache": self.cache, "student_weights": "none", "image_size": 32}
+        if settings.get("live_teacher"):
+            settings = settings | {"teacher_weights": str(self.work / "teacher" / "student.pt")}
+        name = ",".join(f"{key}={value}" for key, value in sorted(settings.items()) if key != "teacher_weights") or "default"
+        return TrainOptions(**common | settings, seed=seed, out=self.work / "students" / f"{name},seed={seed}")
+
+
+def run(script: Any, *arguments: object) -> None:
+    script.main([str(argument) for argument in arguments])
+
+
+VIEWS = {
+    "labels only, crop-flip": LABELS,
+    "1 cached view, shown as it is": {"views": 1, "augment": "cached"},
+    "1 cached view, the student's own crop-flip (unmatched)": {"views": 1, "augment": "crop-flip"},
+    **{f"{count} cached views": {"views": count, "augment": "cached"} for count in (2, 4, 8, 16)},
+    "live teacher, the 16 cached views": {"live_teacher": True},
+    "live teacher, a new crop-flip each epoch": {"live_teacher": True, "augment": "crop-flip"},
+}
+TEMPERATURES = {
+    "labels only": LABELS,
+    **{f"T = {t:g}, alpha = 0.9": {"temperature": float(t)} for t in (1, 2, 4, 8)},
+    **{f"T = 4, alpha = {a:g}": {"temperature": 4.0, "alpha": a} for a in (0.3, 0.6, 1.0)},
+}
+LOSSES = {
+    "labels only": LABELS,
+    "kl": {},
+    **{loss: {"loss": loss} for loss in ("standardized-kl", "dkd", "dist", "mse")},
+}
+PROJECTIONS = {
+    "labels only": LABELS,
+    "probe, out-of-fold, calibrated (default)": {"projection": "probe"},
+    "probe, out-of-fold, not calibrated": {"projection": "probe", "variant": "uncalibrated"},
+    "probe, in-fold, calibrated": {"projection": "probe", "variant": "in-fold"},
+    "probe, in-fold, not calibrated": {"projection": "probe", "variant": "in-fold uncalibrated"},
+    "head": {"projection": "head"},
+    "probe+head": {"projection": "probe+head"},
+}
+FEW_LABELS = {
+    f"{share} of the labels, {kind}": {"train_images": images, "epochs": epochs, **settings}
+    for share, images, epochs in (("1 %", 400, 100), ("10 %", 4000, 30), ("100 %", 40000, 8))
+    for kind, settings in (("labels only", LABELS), ("distilled", {}))
+}
+TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
+    "views": ("cifar10", VIEWS),
+    "temperatures": ("cifar10", TEMPERATURES),
+    "losses": ("cifar10", LOSSES),
+    "few-labels": ("cifar10", FEW_LABELS),
+    "shapes-views": ("shapes", VIEWS),
+    "shapes-projections": ("shapes", PROJECTIONS),
+    "cifar10-projections": ("cifar10-1000", PROJECTIONS),
+}
+
+
+def train_table(bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+    """The summaries of every row's students."""
+    students = [
+        (name, bench.options(without_variant(row), seed), row.get("variant")) for seed in seeds for name, row in rows.items()
+    ]
+    materials = {None: load_materials(students[0][1])}
+    summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
+    with Progress("students", "student") as whole, Progress("student", "step") as one:
+        for number, (name, options, variant) in enumerate(students):
+            whole(number, len(students))
+            if variant:
+                options = options.replace(out=options.out.with_name(f"{variant},{options.out.name}"))
+                materials.setdefault(variant, other_probe(materials[None], variant))
+            summaries[name] += sweep.train_all([options], materials[variant], whole.say, lambda *_: None, one)
+    return summaries
+
+
+def without_variant(row: Settings) -> Settings:
+    return {key: value for key, value in row.items() if key != "variant"}
+
+
+def other_probe(materials: Materials, variant: str) -> Materials:
+    """The same images and cache, with soft targets from a probe that is used as it should not be."""
+    probe = targets.load_or_fit_probe(materials.cache)
+    train = materials.targets("probe").train["student"]
+    if "in-fold" in variant:
+        logits = targets.torch.from_numpy(np.asarray(materials.cache.splits["train"].logits))
+        train = probe.project(logits)
+    if "uncalibrated" in variant:
+        train = train * probe.temperature
+    changed = targets.Targets("probe", {"student": train}, materials.targets("probe").answers)
+    return Materials(materials.images, materials.cache, {"probe": changed})
+
+
+def markdown(summaries: dict[str, list[dict[str, Any]]]) -> str:
+    """Mean and standard deviation over the seeds, in percent, and the difference to the row of labels only."""
+    lines = ["| | validation % | test % | to labels only | seeds |", "|---|---|---|---|---|"]
+    base: float | None = None
+    for name, found in summaries.items():
+        cells = []
+        for key in ("validation_accuracy", "test_accuracy"):
+            values = 100 * np.array([entry[key] for entry in found])
+            spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.2f}{spread}" if len(values) else "-")
+        mean = np.mean([100 * entry["test_accuracy"] for entry in found]) if found else np.nan
+        if "labels only" in name:
+            base = mean
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean - base:+.2f} | {len(found)} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with CIFAR-10's images in class folders")
+    parser.add_argument("--work", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args(argv)
+    dataset, rows = TABLES[arguments.table]
+    bench = Bench(dataset, arguments.work, arguments.data)
+    bench.prepare()
+    say(markdown(train_table(bench, rows, range(arguments.seeds))))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,57 @@
+"""The teacher in the loop, in place of its cached logits: what a cache has to reproduce, and its price."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache.cache import Cache
+from kdcache.images import Split
+from kdcache.mixing import Mix
+from kdcache.targets import load_or_fit_probe
+from kdcache.teacher import teacher_of
+
+
+class LiveTeacher:
+    """Runs a cache's teacher on the training images of each step, in the views that the student sees.
+
+    Args:
+        cache: whose teacher, preprocessing and probe are used; its logits are not.
+        train: the training part that the cache was made from.
+        projection: probe, head, probe+head or none.
+        weights: file with the teacher's weights, if phase one had them from one.
+
+    Raises InputError where the weights are not the cache's teacher's.
+    """
+
+    def __init__(self, cache: Cache, train: Split, projection: str, weights: str | None, device: torch.device) -> None:
+        self._teacher = teacher_of(cache, weights, device)
+        self._images = train.images.to(device)
+        self._rows = torch.arange(len(train), device=device)
+        self._render = self._teacher.renderer(tuple(train.images.shape[2:]))
+        self._projection = projection
+        self._probe = load_or_fit_probe(cache) if "probe" in projection else None
+
+    def of(self, rows: np.ndarray) -> "LiveTeacher":
+        """The same teacher for a trainer whose images are these rows of the training part."""
+        chosen = copy.copy(self)
+        chosen._rows = torch.from_numpy(rows).to(self._rows.device)
+        return chosen
+
+    def __call__(self, rows: Tensor, views: Tensor, mix: Mix | None) -> dict[str, Tensor]:
+        """Logits of images `rows` int64 `(B,)` in views `(B, 5)`, mixed if there is a mix, as `Targets.train` has them."""
+        rows = self._rows[rows]
+        inputs = self._render(self._images[rows], views)
+        logits = self._teacher.logits(inputs if mix is None else mix.images(inputs))
+        taught = {}
+        if self._probe is not None:
+            # each image through the fit that did not see it
+            unseen = dataclasses.replace(self._probe, fold=self._probe.fold[rows.cpu()])
+            taught["student"] = unseen.project_training(logits.cpu()[:, None])[:, 0].to(logits.device)
+        elif self._projection == "none":
+            taught["student"] = logits
+        if "head" in self._projection:
+            taught["teacher"] = logits
+        return taught

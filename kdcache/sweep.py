@@ -1,0 +1,119 @@
+"""Many students of one cache: every combination of some settings, each with several seeds."""
+
+import fcntl
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdcache import checkpoint
+from kdcache.config import TrainOptions
+from kdcache.errors import InputError
+from kdcache.materials import Materials
+from kdcache.pictures import draw_pictures
+from kdcache.student_run import StudentRun, resumed_options
+
+_FAILED = "failed.json"
+
+
+def combinations(base: TrainOptions, settings: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> list[TrainOptions]:
+    """The options of every student: one for each combination of `settings` and each seed, seeds outermost.
+
+    Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so that after the first
+    third of the time every combination has been seen once.
+    """
+    students = []
+    for seed in seeds:
+        for values in itertools.product(*settings.values()):
+            chosen = dict(zip(settings, values, strict=True)) | {"seed": seed}
+            name = ",".join(f"{key}={value}".replace("/", "_") for key, value in chosen.items())
+            students.append(base.replace(**chosen, out=base.out / name))
+    return students
+
+
+def train_all(
+    students: Sequence[TrainOptions],
+    materials: Materials,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    student_progress: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
+
+    Several processes may run the same sweep at once: each takes the students that no other one is training. What was
+    interrupted is resumed. A student that fails is recorded in its folder and the rest go on; it is tried again in
+    the next call.
+
+    Args:
+        progress: called with (students finished, students in all).
+        student_progress: called with (steps done, steps in all) of the student at hand.
+
+    Returns the summaries of the finished students.
+
+    Raises InputError where a folder holds a student of other options.
+    """
+    for options in students:
+        _check_folder(options)
+    for number, options in enumerate(students):
+        progress(number, len(students))
+        if (options.out / "summary.json").exists():
+            continue
+        with _claimed(options.out) as mine:
+            if not mine:
+                say(f"{options.out.name}: another process is at it")
+                continue
+            try:
+                say(f"{options.out.name}")
+                run = StudentRun(_begun(options), materials, lambda text: None, student_progress)
+                run.train()
+                summary = run.finish()
+                draw_pictures(run)
+                say(f"{options.out.name}: test accuracy {summary['test_accuracy']:.2%}")
+                (options.out / _FAILED).unlink(missing_ok=True)
+            except (InputError, RuntimeError) as error:
+                checkpoint.write_json(options.out / _FAILED, {"error": str(error)})
+                say(f"{options.out.name}: failed: {error}")
+    progress(len(students), len(students))
+    finished = [options.out for options in students if (options.out / "summary.json").exists()]
+    return [checkpoint.read_summary(folder) for folder in finished]
+
+
+def _begun(options: TrainOptions) -> TrainOptions:
+    """The options with which an interrupted student goes on; its own where there is none."""
+    return resumed_options(options.out) if (options.out / "config.json").exists() else options
+
+
+def _check_folder(options: TrainOptions) -> None:
+    """Raise InputError where the student's folder was begun with other options."""
+    path = options.out / "config.json"
+    if not path.exists():
+        return
+    held = json.loads(path.read_text())["options"]
+    ours = options.as_dict()
+    free = ("out", "resume", "overwrite", "vis", "data", "device", "compile")
+    faults = [
+        f"{key} {held.get(key)}, not {value}"
+        for key, value in ours.items()
+        if key not in free and value not in (None, "auto") and _plain(value) != _plain(held.get(key))
+    ]
+    if faults:
+        raise InputError("a sweep folder of the same options", f"{options.out} with {'; '.join(faults)}", "give another --out")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may train the student of a folder; nobody else may until the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,117 @@
+"""Many students of one cache: which ones there are, and that none is trained twice or lost."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import run
+
+import precompute_teacher
+from kdcache import sweep
+from kdcache.config import TrainOptions
+from kdcache.errors import InputError
+from kdcache.materials import Materials, load_materials
+from kdcache.student_run import StudentRun
+
+SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cache") / "teacher.h5"
+    teacher = ["--teacher", "tiny_models:tiny_teacher", "--views", 2, "--augment", "flip"]
+    assert run(precompute_teacher.main, *SHAPES, *teacher, "--cache", path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def materials(cache: Path) -> Materials:
+    return load_materials(TrainOptions(cache=cache))
+
+
+@pytest.fixture
+def base(cache: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(cache=cache, student="tiny_models:tiny_cnn", epochs=2, batch_size=32, out=tmp_path / "sweep")
+
+
+def train_all(students: list[TrainOptions], materials: Materials) -> tuple[list[dict[str, Any]], list[str]]:
+    said: list[str] = []
+    return sweep.train_all(students, materials, said.append, quiet, quiet), said
+
+
+def test_every_combination_has_every_seed(base: TrainOptions) -> None:
+    students = sweep.combinations(base, {"temperature": (1.0, 4.0), "alpha": (0.0, 0.5, 0.9)}, (0, 1))
+    found = [(student.seed, student.temperature, student.alpha) for student in students]
+    assert found == [(s, t, a) for s in (0, 1) for t in (1.0, 4.0) for a in (0.0, 0.5, 0.9)]
+    assert students[1].out == base.out / "temperature=1.0,alpha=0.5,seed=0"
+    assert len({student.out for student in students}) == 12
+
+
+def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
+    assert [student.out.name for student in sweep.combinations(base, {}, (3, 4))] == ["seed=3", "seed=4"]
+
+
+def test_a_sweep_trains_what_single_runs_would(base: TrainOptions, materials: Materials, tmp_path: Path) -> None:
+    summaries, _ = train_all(sweep.combinations(base, {"alpha": (0.0, 0.9)}, (0,)), materials)
+    assert [entry["alpha"] for entry in summaries] == [0.0, 0.9]
+    single = StudentRun(base.replace(out=tmp_path / "single"), load_materials(base), quiet, quiet)
+    single.train()
+    single.finish()
+    swept = torch.load(base.out / "alpha=0.9,seed=0" / "student.pt", weights_only=True)
+    alone = torch.load(tmp_path / "single" / "student.pt", weights_only=True)
+    assert all(torch.equal(swept[key], alone[key]) for key in alone)
+
+
+def test_the_second_call_trains_nothing(base: TrainOptions, materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    students = sweep.combinations(base, {}, (0, 1))
+    first, _ = train_all(students, materials)
+    monkeypatch.setattr(StudentRun, "train", lambda self: pytest.fail("a finished student was trained again"))
+    assert train_all(students, materials) == (first, [])
+
+
+def test_an_interrupted_student_goes_on(base: TrainOptions, materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    students = sweep.combinations(base, {}, (0,))
+    keep = StudentRun._keep
+
+    def interrupted(self: StudentRun, record: dict[str, float]) -> None:
+        keep(self, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StudentRun, "_keep", interrupted)
+        train_all(students, materials)
+    epochs: list[int] = []
+    train_epoch = StudentRun._train_epoch
+    monkeypatch.setattr(StudentRun, "_train_epoch", lambda self, epoch: (epochs.append(epoch), train_epoch(self, epoch)))
+    summaries, _ = train_all(students, materials)
+    assert epochs == [1] and len(summaries) == 1
+
+
+def test_one_that_fails_is_recorded_and_the_rest_go_on(base: TrainOptions, materials: Materials) -> None:
+    students = sweep.combinations(base, {"lr": (1e30, 0.1)}, (0,))
+    summaries, said = train_all(students, materials)
+    assert [entry["name"] for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
+    failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
+    assert "expected a finite loss" in failed and any("failed: expected a finite loss" in line for line in said)
+
+
+def test_one_that_another_process_trains_is_left_to_it(base: TrainOptions, materials: Materials) -> None:
+    students = sweep.combinations(base, {}, (0, 1))
+    students[0].out.mkdir(parents=True)
+    with open(students[0].out / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        summaries, said = train_all(students, materials)
+    assert [entry["seed"] for entry in summaries] == [1] and "seed=0: another process is at it" in said
+
+
+def test_a_folder_of_another_sweep_is_refused(base: TrainOptions, materials: Materials) -> None:
+    train_all(sweep.combinations(base, {}, (0,)), materials)
+    with pytest.raises(InputError, match=r"expected a sweep folder of the same options; found .* with epochs 2, not 3"):
+        train_all(sweep.combinations(base.replace(epochs=3), {}, (0,)), materials)
