@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = {
-    0: ("errors", "__init__"),
+    0: ("errors", "logistic", "__init__"),
     1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison"),
     2: ("manifest", "images", "checkpoint", "models", "console"),
     3: ("cache",),
