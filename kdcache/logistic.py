@@ -53,13 +53,15 @@ class Regressions:
         state, length = self._state(weight), torch.ones(len(weight), 1, 1)
         for _ in range(_STEPS):
             direction = self._direction(state)
-            decrement = -_dot(state.gradient, direction) / 2
-            if (decrement < tolerance).all():
+            slope = _dot(state.gradient, direction)
+            if (-slope / 2 < tolerance).all():
                 break
             trial = self._state(state.weight + length * direction)
-            better = trial.loss < state.loss - 1e-4 * length * decrement
+            better = trial.loss < state.loss + 1e-4 * length * slope
+            # the sample bends less than all rows where it has few of a kind, and steps are too long: from the slope at both
+            # ends follows where along the step it was zero, and the next step, the same direction or not, is as much shorter
+            length = (length * slope / (slope - _dot(trial.gradient, direction)).clamp(max=-_TINY)).clamp(1e-3, 1)
             state = _State(*(torch.where(better, new, old) for new, old in zip(trial, state, strict=True)))
-            length = torch.where(better, (2 * length).clamp(max=1), length / 4)  # each fit has its own
         return state.weight
 
     def _state(self, weight: Tensor) -> _State:
