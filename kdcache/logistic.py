@@ -29,16 +29,16 @@ class _State(NamedTuple):
 class Regressions:
     """J regressions on the same rows, which share every pass over them.
 
-    Fit j sees the images for which seen[j] is true, has its own penalty on |W|² / 2 but not on the bias, and shares with the
-    others nothing that depends on labels: only the rows' eigenvectors, which decide how fast an optimum is reached, not where
-    it is.
+    Fit j sees the images for which seen[j] is true, has its own penalty on |W|² / 2 but not on the bias, and stops by itself.
+    It shares with the others nothing that depends on labels: only the rows' eigenvectors, which decide how fast a minimum is
+    reached but not where it is.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, seen: Tensor, penalties: Tensor, mean: Tensor, scale: Tensor) -> None:
         """Float `(N, V, C)`, int64 `(N,)`, bool `(J, N)`, float32 `(J,)`; `(C,)` and `(C,)` to standardise with."""
         self._logits, self._labels, self._seen, self._mean, self._scale = logits, labels, seen, mean, scale
         images, views, columns = logits.shape
-        self._counts = (seen.sum(1) * views)[:, None, None]
+        self._counts = (seen.sum(1) * views).clamp(min=1)[:, None, None]
         self._penalty = penalties[:, None, None]
         self._strength = self._penalty.repeat(1, 1, columns + 1)
         self._strength[..., -1] = 0
@@ -54,12 +54,13 @@ class Regressions:
         for _ in range(_STEPS):
             direction = self._direction(state)
             slope = _dot(state.gradient, direction)
-            if (-slope / 2 < tolerance).all():
+            going = -slope / 2 >= tolerance
+            if not going.any():
                 break
             trial = self._state(state.weight + length * direction)
-            better = trial.loss < state.loss + 1e-4 * length * slope
-            # the sample bends less than all rows where it has few of a kind, and steps are too long: from the slope at both
-            # ends follows where along the step it was zero, and the next step, the same direction or not, is as much shorter
+            better = going & (trial.loss < state.loss + 1e-4 * length * slope)
+            # A sample bends less than all rows where it has few of a kind, and then steps are too long. The slopes at both ends
+            # say where along the step it was 0; the next step, in the same direction or not, is as much shorter.
             length = (length * slope / (slope - _dot(trial.gradient, direction)).clamp(max=-_TINY)).clamp(1e-3, 1)
             state = _State(*(torch.where(better, new, old) for new, old in zip(trial, state, strict=True)))
         return state.weight
@@ -96,15 +97,16 @@ class Regressions:
         search = towards = self._precondition(residual, state.spread)
         first = product = _dot(residual, towards)
         for _ in range(_INNER_STEPS):
+            going = product >= _INNER_TOLERANCE * first
+            if not going.any():
+                break
             pull = probability * _scores(search, self._sample)
             pull -= probability * pull.sum(1, keepdim=True)
             bent = (pull.flatten(0, 1) @ self._sample).view_as(search) / counts + (self._strength + _DAMPING) * search
-            length = product / _dot(search, bent).clamp(min=_TINY)
+            length = torch.where(going, product / _dot(search, bent).clamp(min=_TINY), 0.0)
             step, residual = step + length * search, residual - length * bent
             towards = self._precondition(residual, state.spread)
             before, product = product, _dot(residual, towards)
-            if (product < _INNER_TOLERANCE * first).all():
-                break
             search = towards + product / before.clamp(min=_TINY) * search
         return step
 
