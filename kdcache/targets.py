@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from kdcache.checkpoint import save_tensors
 from kdcache.errors import InputError
 from kdcache.images import ImageData, load_images
 from kdcache.models import read_state_dict
-from kdcache.projection import Probe, fit_probe
+from kdcache.projection import FOLDS, QUALITY, Probe, fit_probe
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,12 @@ def probe_path(cache: Cache) -> Path:
 
 
 def load_or_fit_probe(cache: Cache) -> Probe:
-    """The probe that is kept beside the cache; fitted and put there if it is not. A read-only folder is no fault."""
+    """The probe that is kept beside the cache; fitted and put there if no valid one is. A read-only folder is no fault."""
     path = probe_path(cache)
-    if path.exists():
-        state = read_state_dict(path)
-        if bytes(state["fingerprint"].tolist()).hex() == cache.fingerprint:
-            quality = json.loads(bytes(state["validation"].tolist()))
-            arrays = {name: state[name] for name in ("mean", "scale", "weight", "fold")}
-            return Probe(**arrays, temperature=state["temperature"].item(), penalty=state["penalty"].item(), validation=quality)
+    with contextlib.suppress(InputError):  # not there, or damaged
+        kept = _probe_from(read_state_dict(path), cache)
+        if kept is not None:
+            return kept
     train, validation = cache.splits["train"], cache.splits["validation"]
     probe = fit_probe(
         torch.from_numpy(np.asarray(train.logits)),
@@ -133,23 +130,42 @@ def load_or_fit_probe(cache: Cache) -> Probe:
         seed=0,
     )
     with contextlib.suppress(InputError):
-        save_tensors(path, _probe_state(probe, cache.fingerprint))
+        save_tensors(path, _tensors_of(probe, cache.fingerprint))
     return probe
 
 
-def _probe_state(probe: Probe, fingerprint: str) -> dict[str, Tensor]:
-    """Tensors only, so that it is read back without executing anything."""
-
-    def as_bytes(raw: bytes) -> Tensor:
-        return torch.tensor(list(raw), dtype=torch.uint8)
-
+def _tensors_of(probe: Probe, fingerprint: str) -> dict[str, Tensor]:
+    """What is kept of a probe: tensors only, so that it is read back without executing anything."""
+    numbers = {"temperature": probe.temperature, "penalty": probe.penalty} | probe.validation
     return {
+        "fingerprint": torch.tensor(list(bytes.fromhex(fingerprint)), dtype=torch.uint8),
         "mean": probe.mean,
         "scale": probe.scale,
         "weight": probe.weight,
         "fold": probe.fold,
-        "temperature": torch.tensor(probe.temperature, dtype=torch.float64),
-        "penalty": torch.tensor(probe.penalty, dtype=torch.float64),
-        "validation": as_bytes(json.dumps(probe.validation).encode()),
-        "fingerprint": as_bytes(bytes.fromhex(fingerprint)),
+        **{name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()},
     }
+
+
+def _probe_from(tensors: dict[str, Tensor], cache: Cache) -> Probe | None:
+    """The inverse of `_tensors_of`; None for anything but a sound probe of this cache."""
+    rows, _, columns = cache.splits["train"].logits.shape
+    expected = {
+        "fingerprint": (torch.uint8, (len(cache.fingerprint) // 2,)),
+        "mean": (torch.float32, (columns,)),
+        "scale": (torch.float32, (columns,)),
+        "weight": (torch.float32, (FOLDS + 1, columns + 1, len(cache.manifest["dataset"]["class_names"]))),
+        "fold": (torch.uint8, (rows,)),
+        **dict.fromkeys(("temperature", "penalty", *QUALITY), (torch.float64, ())),
+    }
+    dense = all(tensor.layout == torch.strided and tensor.device.type == "cpu" for tensor in tensors.values())
+    if not dense or {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} != expected:
+        return None
+    if bytes(tensors["fingerprint"].tolist()).hex() != cache.fingerprint or (tensors["fold"] >= FOLDS).any():
+        return None
+    positive = all((tensors[name] > 0).all() for name in ("scale", "temperature", "penalty"))
+    if not positive or not all(tensor.isfinite().all() for tensor in tensors.values()):
+        return None
+    arrays = {name: tensors[name] for name in ("mean", "scale", "weight", "fold")}
+    numbers = {name: tensors[name].item() for name in ("temperature", "penalty")}
+    return Probe(**arrays, **numbers, validation={name: tensors[name].item() for name in QUALITY})

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 import precompute_teacher
 from kdcache import __main__ as tools
-from kdcache import inspection, pictures
+from kdcache import inspection, pictures, targets
 from kdcache.cache import open_cache
 from kdcache.dataset import CachedViews
 from kdcache.errors import DamagedError, InputError
 from kdcache.images import ImageData, load_images
+from kdcache.projection import QUALITY
 from kdcache.seal import read_layout, write_seal
 from kdcache.targets import make_targets
 from kdcache.views import Renderer
@@ -239,3 +240,65 @@ def _reseal(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
 def test_damage_is_an_error_of_its_own_kind(damaged: Path) -> None:
     with pytest.raises(DamagedError):
         inspection.verify(damaged)
+
+
+class TestTheProbeBesideTheCache:
+    @pytest.fixture
+    def kept(self, cache: Path, tmp_path: Path) -> Path:
+        """A sound sidecar, beside copy.h5."""
+        copy = tmp_path / "copy.h5"
+        shutil.copyfile(cache, copy)
+        targets.load_or_fit_probe(open_cache(copy))
+        return targets.probe_path(open_cache(copy))
+
+    @staticmethod
+    def fits(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+        """How often the probe is fitted when the cache of this sidecar is asked for it; what comes must be sound."""
+        calls = []
+        real = targets.fit_probe
+        monkeypatch.setattr(targets, "fit_probe", lambda *arguments, **seed: calls.append(1) or real(*arguments, **seed))
+        probe = targets.load_or_fit_probe(open_cache(path.parent / "copy.h5"))
+        assert probe.weight.isfinite().all() and probe.validation["nll"] > 0
+        return len(calls)
+
+    def test_a_sound_one_is_read_back_as_it_was(self, kept: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.fits(kept, monkeypatch) == 0
+        fitted, read = (
+            targets.load_or_fit_probe(open_cache(cache)),
+            targets.load_or_fit_probe(open_cache(kept.parent / "copy.h5")),
+        )
+        for name in ("mean", "scale", "weight", "fold"):
+            assert torch.equal(getattr(read, name), getattr(fitted, name)), name
+        assert (read.temperature, read.penalty, read.validation) == (fitted.temperature, fitted.penalty, fitted.validation)
+
+    @pytest.mark.parametrize("name", ["fingerprint", "mean", "scale", "weight", "fold", "temperature", "penalty", *QUALITY])
+    @pytest.mark.parametrize(
+        "forge",
+        [
+            lambda tensor: None,
+            lambda tensor: tensor[..., None],
+            lambda tensor: tensor.flatten()[:0],
+            lambda tensor: tensor.to(torch.int16),
+            lambda tensor: tensor.clone().to_sparse(),
+            lambda tensor: torch.full_like(tensor, float("nan") if tensor.is_floating_point() else 255),
+        ],
+        ids=["missing", "another dimension", "empty", "another type", "sparse", "absurd"],
+    )
+    def test_a_forged_one_is_replaced(
+        self, kept: Path, name: str, forge: Callable[[torch.Tensor], torch.Tensor | None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state = torch.load(kept)
+        state[name] = forge(state[name])
+        torch.save({key: value for key, value in state.items() if value is not None}, kept)
+        assert self.fits(kept, monkeypatch) == 1
+        assert self.fits(kept, monkeypatch) == 0
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive", pickle.dumps({"mean": 1})])
+    def test_a_damaged_one_is_replaced(self, kept: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        kept.write_bytes(content)
+        assert self.fits(kept, monkeypatch) == 1
+        assert self.fits(kept, monkeypatch) == 0
+
+    def test_a_tensor_too_many_is_no_probe(self, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.save(torch.load(kept) | {"more": torch.zeros(1)}, kept)
+        assert self.fits(kept, monkeypatch) == 1

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -138,6 +139,88 @@ def test_a_constant_column_does_no_harm() -> None:
     train, unseen = clusters(100, 0), clusters(50, 1)
     train[0][..., 3], unseen[0][..., 3] = 7, 7
     assert fit(train, unseen).project(unseen[0]).isfinite().all()
+
+
+def correlated(count: int, views: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (count, views, 60) float16 of 15 dimensions of falling weight, labels a bent function of these."""
+    fixed, generator = torch.Generator().manual_seed(7), torch.Generator().manual_seed(seed)
+    weights = 3 * torch.arange(1, 16).float().pow(-0.7)
+    mix, bend = torch.randn(15, 60, generator=fixed), torch.randn(15, 20, generator=fixed)
+    latent = torch.randn(count, 1, 15, generator=generator) * weights
+    labels = (torch.relu(latent[:, 0] @ bend) @ torch.randn(20, CLASSES, generator=fixed)).argmax(1)
+    seen = latent + 0.3 * weights * torch.randn(count, views, 15, generator=generator)
+    return (seen @ mix + 0.25 * torch.randn(count, views, 60, generator=generator)).half(), labels
+
+
+def excess(probe: Probe, number: int, logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """How far a fit's loss per row is above the minimum that L-BFGS finds in float64."""
+    images = probe.fold != number
+    rows = ((logits[images].double() - probe.mean) / probe.scale).flatten(0, 1)
+    features, answers = torch.cat([rows, torch.ones(len(rows), 1)], 1), labels[images].repeat_interleave(logits.shape[1])
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(features @ weight, answers) + probe.penalty * weight[:-1].square().sum() / 2
+
+    weight = torch.zeros(features.shape[1], CLASSES, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [weight], max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-10, history_size=30, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = loss(weight)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    return (loss(probe.weight[number].double()) - loss(weight)).item()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+@pytest.mark.parametrize("sample", [16384, 300])
+def test_the_fits_reach_the_minimum_whatever_rows_the_curvature_is_from(
+    penalty: float, sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdcache.projection.PENALTIES", (penalty,))
+    monkeypatch.setattr("kdcache.logistic._SAMPLE", sample)
+    train = correlated(500, 3, 0)
+    probe = fit(train, correlated(100, 1, 1))
+    for number in (0, FOLDS):
+        assert -1e-6 < excess(probe, number, *train) < 3e-4
+
+
+def test_a_fold_is_fitted_without_its_labels() -> None:
+    """Other labels in one fold change every fit but that fold's own, which stays the same to the last bit."""
+    (logits, labels), unseen = correlated(300, 2, 0), correlated(100, 1, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdcache.projection.PENALTIES", (0.1,))
+        probe = fit((logits, labels), unseen)
+        other = fit((logits, torch.where(probe.fold == 2, (labels + 1) % CLASSES, labels)), unseen)
+    assert torch.equal(other.weight[2], probe.weight[2])
+    assert all((other.weight[number] - probe.weight[number]).abs().max() > 0.1 for number in (0, 1, 3, 4, 5))
+
+
+def test_wide_margins_and_absent_classes_do_no_harm() -> None:
+    labels = torch.arange(200) % 2  # of four classes
+    logits = 1000 * F.one_hot(labels, COLUMNS)[:, None].half()
+    probe = fit((logits, labels), (logits, labels))
+    assert probe.validation["accuracy"] == 1 and probe.validation["nll"] < 0.1
+    alone = fit((logits, torch.full_like(labels, 3)), (logits, torch.full_like(labels, 3)))
+    assert alone.validation["accuracy"] == 1 and alone.project_training(logits).isfinite().all()
+
+
+def test_few_images() -> None:
+    train, unseen = clusters(7, 0, 2), clusters(50, 1)
+    assert fit(train, unseen).project_training(train[0]).isfinite().all()
+
+
+def test_chunks_do_not_show(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("logistic", "projection"):
+        monkeypatch.setattr(f"kdcache.{module}.CHUNK", 70)
+    again = fit(clusters(600, 0), clusters(200, 1))
+    torch.testing.assert_close(again.weight, probe.weight, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(again.mean, clusters(600, 0)[0][:, 0].float().mean(0))
+    torch.testing.assert_close(again.scale, clusters(600, 0)[0][:, 0].float().std(0, correction=0))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
