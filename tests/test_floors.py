@@ -11,10 +11,10 @@ PACKAGE = ROOT / "kdcache"
 
 FLOORS = {
     0: ("errors", "__init__"),
-    1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison"),
-    2: ("manifest", "images", "checkpoint", "models", "console"),
-    3: ("cache",),
-    4: ("writer", "targets"),
+    1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison", "small_resnets"),
+    2: ("manifest", "images", "checkpoint", "models", "console", "model_card"),
+    3: ("cache", "finished_run", "formats"),
+    4: ("writer", "targets", "export", "predict"),
     5: ("precompute", "training", "dataset"),
     6: ("student_run", "inspection"),
     7: ("pictures", "__main__"),
