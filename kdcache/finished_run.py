@@ -1,6 +1,7 @@
 """A finished run as those use it who come after: its student, what goes in, and images to try it on."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcache.checkpoint import read_summary
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.images import are_here, load_images
@@ -50,26 +50,33 @@ def open_run(folder: Path) -> FinishedRun:
         raise InputError(
             "the folder of a finished run", f"{folder} without {missing}", "give the --out of a run that went to its end"
         )
-    config, description = _read_object(folder / "config.json"), _read_object(folder / DESCRIPTION_FILE)
-    summary = read_summary(folder)
+    config, description, summary = (_read_object(folder / name) for name in _NEEDED if name.endswith(".json"))
     try:
         options = TrainOptions.from_dict(config["options"])
-        names = [description["model"], *description["class_names"], summary["dataset"]]
-        preprocessing = Preprocessing(
-            description["image_size"],
-            tuple(map(float, description["mean"])),
-            tuple(map(float, description["std"])),
-            tuple(description["class_names"]),
-        )
-        shape = description.get("image_shape")
-        sizes = [preprocessing.image_size, *(shape or (1, 1))]
-        sound = all(type(size) is int and size > 0 for size in sizes) and all(isinstance(name, str) for name in names)
-        if not sound or [len(preprocessing.mean), len(preprocessing.std), len(sizes)] != [3, 3, 3] or len(names) < 3:
-            raise ValueError("sizes, means or class names that cannot be")
+        preprocessing, image_shape = _input(description)
+        if not isinstance(description["model"], str) or not isinstance(summary["dataset"], str):
+            raise ValueError("a name that is not text")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("a run's files as train_student.py writes them", f"{folder}: {error!r}", "train anew") from error
     module = _student(description, preprocessing, folder / "student.pt")
-    return FinishedRun(folder, module, preprocessing, shape and tuple(shape), options, config, description, summary)
+    return FinishedRun(folder, module, preprocessing, image_shape, options, config, description, summary)
+
+
+def _input(description: dict[str, Any]) -> tuple[Preprocessing, tuple[int, int] | None]:
+    """What the student expects, and its dataset's `image_shape`.
+
+    Raises KeyError, TypeError or ValueError where the description cannot be.
+    """
+    mean, std, names = (tuple(description[key]) for key in ("mean", "std", "class_names"))
+    shape = description.get("image_shape")
+    sizes = (description["image_size"], *(shape or (1, 1)))
+    if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"sizes {sizes}")
+    if len(mean) != 3 or len(std) != 3 or not all(math.isfinite(number) for number in mean + std) or min(std) <= 0:
+        raise ValueError(f"mean {mean} and std {std}")
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class names {names}")
+    return Preprocessing(sizes[0], mean, std, names), tuple(shape) if shape else None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
