@@ -50,12 +50,13 @@ def _opening(summary: Mapping[str, Any], parameters: int) -> str:
 
 def _use(description: Mapping[str, Any]) -> list[str]:
     size, shape = description["image_size"], description.get("image_shape")
+    mean, std = (", ".join(f"{number:g}" for number in description[key]) for key in ("mean", "std"))
     stored = f"{shape[0]} x {shape[1]} pixels (height x width)" if shape else _UNKNOWN
     return _bullets(
         {
             "Dataset's images": stored,
             "Input": f"RGB, the whole image resized (bilinear, antialiased) to {size} x {size} pixels, as float32",
-            "Normalisation": f"(value / 255 - mean) / std, mean {_list(description['mean'])}, std {_list(description['std'])}",
+            "Normalisation": f"(value / 255 - mean) / std, mean {mean}, std {std}",
             "Output": f"{len(description['class_names'])} logits before softmax, in the order of the classes below",
         }
     )
@@ -158,10 +159,6 @@ def _bullets(facts: Mapping[str, Any]) -> list[str]:
 
 def _line(value: Any) -> str:
     return " ".join(str(value).split())
-
-
-def _list(numbers: list[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _percent(share: Any) -> str:

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def write_dataset(folder: Path, size: Callable[[int], tuple[int, int]]) -> None:
-    """Three classes of 10 training and 6 test images, which differ in colour and noise; `size` of each is (width, height)."""
+    """Three classes of 10 training and 6 test images, which differ in colour and noise; `size` is (width, height)."""
     generator = np.random.default_rng(7)
     for split, count in (("train", 10), ("test", 6)):
         for label, name in enumerate(("ant", "bee", "cat")):
@@ -132,6 +132,15 @@ def test_a_broken_file_is_named_and_the_others_are_answered(
     assert len(faults) == 3 and all(line.startswith("error: expected an image that Pillow reads") for line in faults)
     assert [name for name in contents if any(name in line for line in faults)] == ["b.png", "c.png", "d.jpg"]
     assert "Traceback" not in captured.err
+
+
+def test_a_decoder_may_raise_anything(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("Failed to decode image")  # as Pillow's AVIF does
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(InputError, match="Failed to decode image"):
+        read_image(finished.parent / "images" / "test" / "bee" / "0.png", (20, 20))
 
 
 def test_only_broken_files(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
