@@ -11,8 +11,14 @@ from kdcache.comparison import comparison, format_table
 from kdcache.config import OneLineParser
 from kdcache.console import exit_code, say
 from kdcache.errors import DamagedError, InputError
+from kdcache.export import CARD_FILE, DisagreementError, export
+from kdcache.finished_run import open_run
+from kdcache.formats import FORMATS
+from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
+from kdcache.models import pick_device
 from kdcache.pictures import draw_answers
+from kdcache.predict import predict
 from kdcache.report import comparison_chart, soft_target_sheet
 from kdcache.targets import load_images_of
 
@@ -80,6 +86,44 @@ def compare(arguments: argparse.Namespace) -> None:
         say(f"chart: {arguments.chart}")
 
 
+def export_command(arguments: argparse.Namespace) -> int:
+    """Write a finished run's student in a format that others load, check it, and put a model card beside it."""
+    run = open_run(arguments.run)
+    try:
+        file, check = export(run, arguments.format, arguments.to, data=arguments.data, overwrite=arguments.overwrite)
+    except DisagreementError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    say(f"{check}\n{file}: {file.stat().st_size / 1e6:.1f} MB; beside it {file.name}.json and {CARD_FILE}")
+    return 0
+
+
+def predict_command(arguments: argparse.Namespace) -> int:
+    """What a finished run's student takes images for."""
+    run, paths, faults = open_run(arguments.run), image_files(arguments.images), []
+    if run.image_shape is None:
+        sys.stderr.write(f"{arguments.run} does not record its images' size: taken to be the student's input size\n")
+
+    def on_fault(error: InputError) -> None:
+        faults.append(error)
+        sys.stderr.write(f"error: {error}\n")
+
+    device = pick_device(arguments.device)
+    for prediction in predict(run, paths, top=arguments.top, device=device, on_fault=on_fault):
+        if arguments.json:
+            answers = [{"class": name, "probability": share} for name, share in prediction.answers]
+            say(json.dumps({"image": str(prediction.path), "answers": answers}))
+        else:
+            answers = ", ".join(f"{name} {share:.1%}" for name, share in prediction.answers)
+            say(_printable(f"{prediction.path}: {answers}"))
+    return int(bool(faults))
+
+
+def _printable(text: str) -> str:
+    """File names may hold anything; a terminal should not."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:
     """The facts that fit on a line each."""
     teacher, dataset, opening = facts["teacher"], facts["dataset"], facts["opening"]
@@ -138,6 +182,18 @@ def main(argv: list[str] | None = None) -> int | None:
     add = command("compare", compare)
     add.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
     add.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
+    add = command("export", export_command)
+    add.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    add.add_argument("--format", required=True, metavar="NAME", help=", ".join(FORMATS))
+    add.add_argument("--to", type=Path, metavar="FILE", help="file to write (default: RUN/student.NAME)")
+    add.add_argument("--data", type=Path, metavar="DIR", help="the dataset's images, for the check (default: the run's)")
+    add.add_argument("--overwrite", action="store_true", help="replace what is there")
+    add = command("predict", predict_command)
+    add.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    add.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add.add_argument("--top", type=int, default=3, metavar="N", help="answers of an image")
+    add.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add.add_argument("--device", default="auto", help="where the student runs")
 
     arguments = parser.parse_args(argv)
     return arguments.function(arguments)

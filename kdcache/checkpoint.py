@@ -11,7 +11,7 @@ import torch
 
 from kdcache.errors import InputError
 
-_FILES = ("config.json", "summary.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json")
+RUN_FILES = ("config.json", "summary.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json")
 
 
 def start_run(folder: Path, overwrite: bool) -> None:
@@ -19,7 +19,7 @@ def start_run(folder: Path, overwrite: bool) -> None:
 
     Raises InputError where it already holds a run and `overwrite` is not given, or cannot be written.
     """
-    held = [name for name in _FILES if (folder / name).exists()]
+    held = [name for name in RUN_FILES if (folder / name).exists()]
     if held and not overwrite:
         raise InputError(
             "an --out without a run in it", f"{folder} with {held[0]}", "give another --out, or --overwrite to replace it"

@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 import math
+import shlex
 import sys
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from kdcache.errors import InputError
 
@@ -56,6 +57,8 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), within: Ra
 class Options:
     """What both phases need to know."""
 
+    script: ClassVar[str]  # whose options these are
+
     data: Path = option(Path("data"), "folder with the dataset's images")
     image_size: int | None = option(None, "side in pixels of the model's square input", within=AT_LEAST_1)
     mean: tuple[float, ...] | None = option(None, "channel means on the scale 0 to 1, as R,G,B", within=FINITE)
@@ -86,6 +89,18 @@ class Options:
         """JSON-ready: paths as text."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
 
+    def command_line(self) -> str:
+        """The command for a shell that has these options, with those that differ from their defaults."""
+        words = ["python", self.script]
+        for item in fields(self):
+            value, flag = getattr(self, item.name), "--" + item.name.replace("_", "-")
+            if value == item.default:
+                continue
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            # argparse takes a word that begins with a hyphen for an option
+            words += [flag] if value is True else [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        return shlex.join(words)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions(Options):
@@ -109,6 +124,7 @@ class DatasetOptions(Options):
 class PrecomputeOptions(DatasetOptions):
     """Phase one."""
 
+    script: ClassVar[str] = "precompute_teacher.py"
     cache: Path = option(Path("teacher.h5"), "the cache to write")
     teacher: str = option("vit_b_16", "a torchvision classification model, or package.module:callable")
     teacher_weights: str | None = option(
@@ -133,6 +149,7 @@ class PrecomputeOptions(DatasetOptions):
 class TrainOptions(DatasetOptions):
     """Phase two."""
 
+    script: ClassVar[str] = "train_student.py"
     cache: Path | None = option(None, "the teacher's cache; without it --dataset and --alpha 0")
     skip_checksums: bool = option(False, "do not read the whole cache to check its logits, where it is very large")
     student: str = option("resnet50", "a torchvision classification model, or package.module:callable")

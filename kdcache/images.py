@@ -6,7 +6,7 @@ The only module that reads datasets. Everything is held in memory as uint8 at it
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from kdcache.shapes import coarse_class_names, fine_class_names, render_shapes
 
 _VALIDATION_SHARE = 0.2
 _SHAPES_COUNTS = {"shapes": (1_500, 4_000), "shapes-fine": (250_000, 4_000)}  # (training, test) images
+_CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,57 @@ def evenly_spread_rows(labels: np.ndarray, limit: int | None) -> np.ndarray:
     return np.sort(np.lexsort((labels, rank_in_class))[:limit])
 
 
+def are_here(name: str, folder: Path) -> bool:
+    """Whether `folder` holds a dataset, as far as a glance tells, so that reading it needs no network."""
+    if name in _CIFAR:
+        return (folder / _CIFAR[name].base_folder).is_dir() or (folder / _CIFAR[name].filename).is_file()
+    return name in _SHAPES_COUNTS or (name == "folder" and (folder / "train").is_dir())
+
+
+def image_files(places: Sequence[Path]) -> list[Path]:
+    """The files among `places`, and below each folder all whose suffix is one that Pillow reads, in alphabetical order.
+
+    Hidden files and what is below hidden folders do not count.
+
+    Raises InputError where a place is not there, or where there is no image at all.
+    """
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = []
+    for place in places:
+        if place.is_dir():
+            members = (path for path in place.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+            found += sorted(path for path in members if not _is_hidden(path.relative_to(place)))
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise InputError("image files or folders of them", f"{place}, which is neither", "correct the path")
+    if not found:
+        raise InputError("image files or folders of them", f"no image in {', '.join(map(str, places))}", "give others")
+    return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_image(path: Path, shape: tuple[int, int]) -> Tensor:
+    """One image as those of a dataset whose images have `shape` (height, width): uint8 `(3, height, width)`.
+
+    It is taken as it is where it has that shape, else resized and cropped to it. Raises InputError where it cannot be read.
+    """
+    with _opened(path) as image:
+        pixels = image.convert("RGB")
+        if (image.height, image.width) != shape:
+            pixels = _resize_and_crop(pixels, *shape)
+        return torch.from_numpy(np.array(pixels).transpose(2, 0, 1))
+
+
 Read = tuple[tuple[str, ...], Split, Split]
 
 
 def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int) -> Read:
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    kind = _CIFAR[name]
 
     def read(train: bool) -> Any:
         try:
@@ -222,7 +269,7 @@ def _read_images(paths: list[Path], store_size: int) -> Tensor:
 
         def place_cropped(row: int) -> None:
             with _opened(paths[row]) as image:
-                images[row] = np.asarray(_resize_and_crop(image.convert("RGB"), store_size)).transpose(2, 0, 1)
+                images[row] = np.asarray(_resize_and_crop(image.convert("RGB"), store_size, store_size)).transpose(2, 0, 1)
 
         _in_threads(place_cropped, len(paths))
     return torch.from_numpy(images)
@@ -238,17 +285,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # the decoder of a damaged file raises nearly anything, AVIF's a RuntimeError
         raise InputError("an image that Pillow reads", f"{path} ({error})", "replace or remove the file") from error
 
 
-def _resize_and_crop(image: Image.Image, side: int) -> Image.Image:
-    """Shorter side to `side`, then the centre square."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def _resize_and_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The smallest size that covers `height` x `width`, then the centre."""
+    scale = max(width / image.width, height / image.height)
+    wide, tall = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize((wide, tall), Image.Resampling.BILINEAR)
+    left, top = (wide - width) // 2, (tall - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 _READERS = {

@@ -42,6 +42,7 @@ class StudentRun:
         show: Callable[..., None] | None = None,
     ) -> None:
         self._say, self._progress, self._show = say, progress, show
+        command = options.command_line()  # before the defaults that depend on cache and device are filled in
         self.cache = materials.cache
         rows = materials.images.splits["train"].spread(options.train_images)
         self.images = materials.images.with_train(rows)
@@ -67,7 +68,7 @@ class StudentRun:
             self._restore(options.resume)
         else:
             checkpoint.start_run(self.options.out, self.options.overwrite)
-            checkpoint.write_json(self.options.out / "config.json", self._config())
+            checkpoint.write_json(self.options.out / "config.json", self._config() | {"command": command})
 
     def _choose_projection(self, options: TrainOptions) -> TrainOptions:
         """Options with the projection and input size that follow from the cache."""
@@ -121,6 +122,7 @@ class StudentRun:
         checkpoint.save_tensors(out / "student.pt", strip(self.trainer.module, self.trainer.classes))
         preprocessing = dataclasses.replace(self.student.preprocessing, class_names=self.images.class_names)
         facts = {"model": self.options.student, "small_stem": self.options.small_stem, "fingerprint": self._fingerprint()}
+        facts["image_shape"] = list(self.images.image_shape)  # before they become the student's input
         checkpoint.write_text(out / DESCRIPTION_FILE, describe(preprocessing, **facts))
         summary = self._summary(best, test.accuracy)
         checkpoint.write_json(out / "summary.json", summary)

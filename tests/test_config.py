@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,25 @@ def test_views_and_augment_go_together(views: int, augment: str) -> None:
         "expected --views above 1 and an --augment other than none together;"
         f" found --views {views} --augment {augment}; give both or neither"
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainOptions(),
+        TrainOptions(cache=Path("my caches/b.h5"), mean=(-0.1, 0.2, 0.3), std=(1.0, 2.5, 1e-7), vis=True, alpha=0.0, lr=0.1),
+        TrainOptions(student="it's:odd", out=Path("--out"), student_weights="$HOME", limit=7, warmup=1 / 3),
+        PrecomputeOptions(views=8, augment="flip", restart=True, image_size=32, seed=2**32 - 1),
+    ],
+    ids=lambda options: type(options).__name__,
+)
+def test_options_survive_a_shell(options: TrainOptions) -> None:
+    words = shlex.split(options.command_line())
+    assert words[:2] == ["python", options.script]
+    assert parse_options(type(options), words[2:], None) == options
+
+
+def test_a_command_line_holds_what_differs_from_the_defaults() -> None:
+    assert PrecomputeOptions().command_line() == "python precompute_teacher.py"
+    options = TrainOptions(cache=Path("x y.h5"), small_stem=True, temperature=2.0)
+    assert options.command_line() == "python train_student.py --cache 'x y.h5' --small-stem --temperature 2.0"

@@ -12,9 +12,9 @@ PACKAGE = ROOT / "kdcache"
 FLOORS = (
     "errors logistic __init__",
     "config views losses mixing projection seal shapes distributed report comparison small_resnets",
-    "manifest images checkpoint models console",
-    "cache",
-    "writer targets teacher",
+    "manifest images checkpoint models console model_card",
+    "cache finished_run formats",
+    "writer targets teacher export predict",
     "precompute training dataset live",
     "materials inspection",
     "student_run",
