@@ -8,10 +8,12 @@ interrupted table goes on, and several processes may work on the same tables at 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -21,10 +23,15 @@ import train_student  # noqa: E402
 from kdcache import sweep, targets  # noqa: E402
 from kdcache.config import OneLineParser, TrainOptions  # noqa: E402
 from kdcache.console import Progress, exit_code, say  # noqa: E402
+from kdcache.images import load_images  # noqa: E402
 from kdcache.materials import Materials, load_materials  # noqa: E402
+from kdcache.models import build_model  # noqa: E402
+from kdcache.small_resnets import SmallResNet  # noqa: E402
+from kdcache.views import Renderer, draw_views  # noqa: E402
 
 Settings = dict[str, Any]
 NET = "kdcache.small_resnets"
+thousand_classes = partial(SmallResNet, 3, classes=1000)  # `evidence:thousand_classes`
 LABELS = {"alpha": 0.0}
 
 
@@ -37,24 +44,28 @@ class Bench:
 
     def prepare(self) -> None:
         """Train the teacher and fill its cache, unless they are there."""
-        teacher = self.work / "teacher"
-        if self.name == "cifar10":
-            dataset = ["--dataset", "folder", "--data", self.data]
-            network, recipe = f"{NET}:resnet20", ["--epochs", 12]
-            fine = dataset
+        images = ["--dataset", "folder", "--data", self.data]
+        trained = self.work.parent / "cifar10" / "teacher"
+        if self.name == "shapes":
+            trained, images = self.work / "teacher", ["--dataset", "shapes"]
+            recipe = ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
+            train_teacher(trained, "--dataset", "shapes-fine", "--student", "shufflenet_v2_x0_5", *recipe)
+            teacher, weights, views = "shufflenet_v2_x0_5", trained / "student.pt", 16
         else:
-            dataset, fine = ["--dataset", "shapes"], ["--dataset", "shapes-fine"]
-            network, recipe = "shufflenet_v2_x0_5", ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
-        if not (teacher / "summary.json").exists():
-            run(train_student, *fine, "--student", network, "--student-weights", "none", "--alpha", 0,
-                "--image-size", 32, *recipe, "--out", teacher, *(["--overwrite"] if teacher.exists() else []))  # fmt: skip
+            train_teacher(trained, *images, "--student", f"{NET}:resnet20", "--epochs", 12)
+            teacher, weights, views = f"{NET}:resnet20", trained / "student.pt", 16
+        if self.name == "cifar10-1000":
+            teacher, weights, views = "evidence:thousand_classes", self.work / "teacher.pt", 4
+            if not weights.exists():
+                weights.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
         if not self.cache.exists():
-            run(precompute_teacher, *dataset, "--teacher", network, "--teacher-weights", teacher / "student.pt",
-                "--augment", "crop-flip", "--views", 16, "--cache", self.cache)  # fmt: skip
+            run(precompute_teacher, *images, "--teacher", teacher, "--teacher-weights", weights, "--image-size", 32,
+                "--augment", "crop-flip", "--views", views, "--cache", self.cache)  # fmt: skip
 
     def options(self, settings: Settings, seed: int) -> TrainOptions:
         """A student's options; its folder is named after what it does not share with all others."""
-        if self.name == "cifar10":
+        if self.name != "shapes":
             common = {"student": f"{NET}:half_resnet8", "epochs": 15, "train_images": 5000, "data": self.data}
         else:
             common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02, "temperature": 2.0}
@@ -63,6 +74,27 @@ class Bench:
             settings = settings | {"teacher_weights": str(self.work / "teacher" / "student.pt")}
         name = ",".join(f"{key}={value}" for key, value in sorted(settings.items()) if key != "teacher_weights") or "default"
         return TrainOptions(**common | settings, seed=seed, out=self.work / "students" / f"{name},seed={seed}")
+
+
+def train_teacher(out: Path, *arguments: object) -> None:
+    if not (out / "summary.json").exists():
+        common = ["--student-weights", "none", "--alpha", 0, "--image-size", 32]
+        run(train_student, *arguments, *common, "--out", out, "--overwrite")
+
+
+def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """The teacher's features under a head of 1000 other classes: which of 1000 training images is this most like?
+
+    The logit of class k is -|f - f_k|² / 2 + |f|² / 2, f the features of the image and f_k those of the k-th one.
+    """
+    model = build_model(f"{NET}:resnet20", str(weights), seed=0)
+    train = load_images("folder", folder).splits["train"]
+    chosen = torch.from_numpy(train.spread(1000))
+    size, mean, std, _ = vars(model.preprocessing).values()
+    whole = torch.from_numpy(draw_views("none", 1000, size, size, views=1, seed=0, stream="")[:, 0])
+    with torch.inference_mode():
+        features = model.module.eval()[:-1](Renderer(size, mean, std, (size, size))(train.images[chosen], whole))
+    return model.module.state_dict() | {"6.weight": features, "6.bias": -features.square().sum(1) / 2}
 
 
 def run(script: Any, *arguments: object) -> None:
@@ -115,7 +147,9 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
 def train_table(bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
     """The summaries of every row's students."""
     students = [
-        (name, bench.options(without_variant(row), seed), row.get("variant")) for seed in seeds for name, row in rows.items()
+        (name, bench.options({key: row[key] for key in row if key != "variant"}, seed), row.get("variant"))
+        for seed in seeds
+        for name, row in rows.items()
     ]
     materials = {None: load_materials(students[0][1])}
     summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
@@ -129,16 +163,12 @@ def train_table(bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]) -
     return summaries
 
 
-def without_variant(row: Settings) -> Settings:
-    return {key: value for key, value in row.items() if key != "variant"}
-
-
 def other_probe(materials: Materials, variant: str) -> Materials:
     """The same images and cache, with soft targets from a probe that is used as it should not be."""
     probe = targets.load_or_fit_probe(materials.cache)
     train = materials.targets("probe").train["student"]
     if "in-fold" in variant:
-        logits = targets.torch.from_numpy(np.asarray(materials.cache.splits["train"].logits))
+        logits = torch.from_numpy(np.asarray(materials.cache.splits["train"].logits))
         train = probe.project(logits)
     if "uncalibrated" in variant:
         train = train * probe.temperature

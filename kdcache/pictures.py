@@ -25,7 +25,7 @@ def draw_pictures(run: StudentRun) -> None:
     counts = np.bincount(labels * classes + run.test_answers, minlength=classes**2).reshape(classes, classes)
     report.learning_curves(run.history, out / "curves.png")
     report.confusion_matrix(counts, run.images.class_names, out / "confusion.png")
-    if run.cache is not None and run.options.augment == "cached" and run.cache.splits["train"].views.shape[1] > 1:
+    if run.options.augment == "cached" and run.view_table.shape[1] > 1:
         _sheet_of_views(run)
     else:
         _sheet_of_images(run)
@@ -78,7 +78,7 @@ def _names(run: StudentRun, classes: str) -> list[str]:
 
 def _sheet_of_views(run: StudentRun) -> None:
     """Some training images, each in several of its cached views."""
-    split, table = run.images.splits["train"], run.cache.splits["train"].views
+    split, table = run.images.splits["train"], run.view_table
     shown = min(_VIEWS, table.shape[1])
     rows = _spread(len(split), _IMAGES).repeat_interleave(shown)
     view_index = torch.arange(shown).repeat(len(rows) // shown)

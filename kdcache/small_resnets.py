@@ -10,13 +10,11 @@ from functools import partial
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-CLASSES = 10
-
 
 class SmallResNet(nn.Sequential):
-    """Input float `(B, 3, H, W)`, output logits `(B, CLASSES)`; phase two replaces the head for other classes."""
+    """Input float `(B, 3, H, W)`, output logits `(B, classes)`; phase two replaces the head for other classes."""
 
-    def __init__(self, blocks: int, width: int = 16, stem_stride: int = 1) -> None:
+    def __init__(self, blocks: int, width: int = 16, stem_stride: int = 1, classes: int = 10) -> None:
         stages = []
         inputs = width
         for stage in range(3):
@@ -27,14 +25,13 @@ class SmallResNet(nn.Sequential):
             first = BasicBlock(inputs, outputs, stride, shortcut)
             stages.append(nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1))))
             inputs = outputs
+        stem = nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False)
         super().__init__(
-            nn.Sequential(
-                nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-            ),
+            nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
             *stages,
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(inputs, CLASSES),
+            nn.Linear(inputs, classes),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -47,20 +47,22 @@ class StudentRun:
         rows = materials.images.splits["train"].spread(options.train_images)
         self.images = materials.images.with_train(rows)
         self.targets: Targets | None = None
-        teacher_classes, table = 0, None
+        self.view_table: np.ndarray | None = None  # int16 (N, V, 5), the views that this student has
+        teacher_classes = 0
         if self.cache is not None:
             options = self._choose_projection(options)
-            table = self.cache.splits["train"].views[rows, : options.views]
+            self.view_table = self.cache.splits["train"].views[rows, : options.views]
             teacher_classes = self.cache.manifest["teacher"]["classes"]
-            self.targets = materials.targets(options.projection).of(rows, table.shape[1])
+            self.targets = materials.targets(options.projection).of(rows, self.view_table.shape[1])
         _check_combination(options)
         self.device = pick_device(options.device)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
-        self.options = resolve(options, 1 if table is None else table.shape[1], self.student.pretrained, self.device)
+        views = 1 if self.view_table is None else self.view_table.shape[1]
+        self.options = resolve(options, views, self.student.pretrained, self.device)
         live = None
         if options.live_teacher and options.alpha > 0:
             live = materials.live_teacher(options.projection, options.teacher_weights, rows, self.device)
-        self.trainer = Trainer(self.options, self.student, self.images, self.targets, table, self.device, live)
+        self.trainer = Trainer(self.options, self.student, self.images, self.targets, self.view_table, self.device, live)
         self.history: list[dict[str, float]] = []
         self.test_answers: np.ndarray | None = None
         self._seconds = 0.0
@@ -146,7 +148,7 @@ class StudentRun:
                     " distilling can hardly help"
                 )
         if self.targets is not None and options.alpha > 0:
-            views = next(iter(self.targets.train.values())).shape[1]
+            views = self.view_table.shape[1]
             if options.live_teacher:
                 lines.append("the teacher runs in every step, on what the student sees; its cached logits are not read")
             elif options.augment not in ("cached", "none"):
