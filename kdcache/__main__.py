@@ -8,18 +8,20 @@ from typing import Any
 
 from kdcache.checkpoint import read_summary
 from kdcache.comparison import comparison, format_table
-from kdcache.config import OneLineParser
-from kdcache.console import exit_code, say
+from kdcache.config import OneLineParser, TrainOptions, parse_options, setting
+from kdcache.console import Progress, exit_code, say
 from kdcache.errors import DamagedError, InputError
 from kdcache.export import CARD_FILE, DisagreementError, export
 from kdcache.finished_run import open_run
 from kdcache.formats import FORMATS
 from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
+from kdcache.materials import load_materials
 from kdcache.models import pick_device
 from kdcache.pictures import draw_answers
 from kdcache.predict import predict
 from kdcache.report import comparison_chart, soft_target_sheet
+from kdcache.sweep import combinations, finished, start_helpers, train_all
 from kdcache.targets import load_images_of
 
 
@@ -124,6 +126,26 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def sweep_command(arguments: argparse.Namespace, others: list[str]) -> int:
+    """Train a student for every combination of options and seeds; all options of train_student.py apply."""
+    given = ["--cache", str(arguments.cache), "--out", str(arguments.out), *others]
+    base = parse_options(TrainOptions, given, sweep_command.__doc__)
+    settings = dict(setting(TrainOptions, text) for text in arguments.set)
+    students = combinations(base, settings, range(base.seed, base.seed + arguments.seeds))
+    helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, sys.argv[1:])
+    materials = load_materials(base)
+    with Progress("sweep", "student") as whole, Progress("student", "step") as one:
+        summaries = train_all(students, materials, whole.say, whole, one, stop_early=arguments.stop_early)
+    for helper in helpers:
+        helper.wait()
+    if summaries:
+        say("\n" + format_table(comparison(summaries)[0]))
+    missing = len(students) - len(finished(students))
+    if missing:
+        say(f"{missing} of {len(students)} students are not finished: see failed.json or stopped.json in their folders")
+    return int(missing > 0 and not arguments.stop_early)
+
+
 def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:
     """The facts that fit on a line each."""
     teacher, dataset, opening = facts["teacher"], facts["dataset"], facts["opening"]
@@ -195,7 +217,21 @@ def main(argv: list[str] | None = None) -> int | None:
     add.add_argument("--json", action="store_true", help="print one JSON object a line")
     add.add_argument("--device", default="auto", help="where the student runs")
 
-    arguments = parser.parse_args(argv)
+    add = command("sweep", sweep_command)
+    add.add_argument("cache", type=Path, metavar="CACHE")
+    add.add_argument("--set", action="append", default=[], metavar="OPTION=A,B", help="values of an option; may be repeated")
+    add.add_argument("--seeds", type=int, default=1, metavar="N", help="students of each combination")
+    add.add_argument("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="folder of the students' folders")
+    add.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that share the students, each on a GPU of its own"
+    )
+    add.add_argument("--stop-early", action="store_true", help="end students that are below the median of the others")
+
+    arguments, others = parser.parse_known_args(argv)
+    if arguments.function is sweep_command:
+        return sweep_command(arguments, others)
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     return arguments.function(arguments)
 
 

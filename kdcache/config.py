@@ -263,6 +263,25 @@ def parse_options(kind: type[Options], argv: list[str] | None, description: str 
     return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
 
 
+def setting(kind: type[Options], text: str) -> tuple[str, tuple[Any, ...]]:
+    """'temperature=1,2,4' -> ('temperature', (1.0, 2.0, 4.0)): values of one option of `kind`.
+
+    Raises InputError where there is no such option, or it does not take these values.
+    """
+    name, _, values = text.partition("=")
+    name = name.replace("-", "_")
+    hints = typing.get_type_hints(kind)
+    convert = _converter(hints[name]) if name in hints else None
+    if convert in (None, numbers) or not values:
+        raise InputError("--set OPTION=VALUE,VALUE,... with an option of train_student.py", f"--set {text}", "see its --help")
+    if convert is bool:
+        convert = {"true": True, "false": False}.__getitem__
+    try:
+        return name, tuple(convert(value) for value in values.split(","))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"values that --{name.replace('_', '-')} takes", f"--set {text} ({error})", "correct them") from error
+
+
 def _converter(hint: Any) -> Any:
     """The function that reads one value: int for `int | None`, three floats for a tuple."""
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]

@@ -85,11 +85,17 @@ class StudentRun:
             image_size=options.image_size or self.cache.manifest["input"]["image_size"],
         )
 
-    def train(self) -> None:
-        """All epochs, each followed by validation and a checkpoint."""
+    def train(self, stop: Callable[[list[dict[str, float]]], bool] | None = None) -> None:
+        """All epochs, each followed by validation and a checkpoint.
+
+        Args:
+            stop: called with the history after each epoch but the last; where it says True the run ends there.
+        """
         self._say(self._plan())
         try:
             for epoch in range(len(self.history), self.options.epochs):
+                if epoch > 0 and stop is not None and stop(self.history):
+                    break
                 self._train_epoch(epoch)
         except KeyboardInterrupt:
             finished = len(self.history)

@@ -3,10 +3,16 @@
 import fcntl
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from kdcache import checkpoint
 from kdcache.config import TrainOptions
@@ -15,7 +21,8 @@ from kdcache.materials import Materials
 from kdcache.pictures import draw_pictures
 from kdcache.student_run import StudentRun, resumed_options
 
-_FAILED = "failed.json"
+_FAILED, _STOPPED = "failed.json", "stopped.json"
+_PATIENCE = 0.25  # share of the epochs before a student may be stopped
 
 
 def combinations(base: TrainOptions, settings: Mapping[str, Sequence[Any]], seeds: Sequence[int]) -> list[TrainOptions]:
@@ -39,6 +46,7 @@ def train_all(
     say: Callable[[str], None],
     progress: Callable[[int, int], None],
     student_progress: Callable[[int, int], None],
+    stop_early: bool = False,
 ) -> list[dict[str, Any]]:
     """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
 
@@ -49,6 +57,9 @@ def train_all(
     Args:
         progress: called with (students finished, students in all).
         student_progress: called with (steps done, steps in all) of the student at hand.
+        stop_early: end a student once a quarter of its epochs is over and its best validation accuracy so far is below
+            the median of what the others had reached by that epoch (the median stopping rule of Golovin et al., "Google
+            Vizier", 2017, with the best instead of the mean). What is stopped is not tested.
 
     Returns the summaries of the finished students.
 
@@ -58,7 +69,7 @@ def train_all(
         _check_folder(options)
     for number, options in enumerate(students):
         progress(number, len(students))
-        if (options.out / "summary.json").exists():
+        if finished([options]) or (options.out / _STOPPED).exists():
             continue
         with _claimed(options.out) as mine:
             if not mine:
@@ -67,7 +78,11 @@ def train_all(
             try:
                 say(f"{options.out.name}")
                 run = StudentRun(_begun(options), materials, lambda text: None, student_progress)
-                run.train()
+                run.train(partial(_below_median, students) if stop_early else None)
+                if len(run.history) < run.options.epochs:
+                    checkpoint.write_json(options.out / _STOPPED, {"epoch": len(run.history), "history": run.history})
+                    say(f"{options.out.name}: stopped after epoch {len(run.history)}, below the median")
+                    continue
                 summary = run.finish()
                 draw_pictures(run)
                 say(f"{options.out.name}: test accuracy {summary['test_accuracy']:.2%}")
@@ -76,8 +91,41 @@ def train_all(
                 checkpoint.write_json(options.out / _FAILED, {"error": str(error)})
                 say(f"{options.out.name}: failed: {error}")
     progress(len(students), len(students))
-    finished = [options.out for options in students if (options.out / "summary.json").exists()]
-    return [checkpoint.read_summary(folder) for folder in finished]
+    return [checkpoint.read_summary(options.out) for options in finished(students)]
+
+
+def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:
+    """Those that have been trained and tested."""
+    return [options for options in students if (options.out / "summary.json").exists()]
+
+
+def start_helpers(jobs: int, command: Sequence[str]) -> list[subprocess.Popen]:
+    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU where there are several."""
+    gpus = torch.cuda.device_count()
+    helpers = []
+    for number in range(1, jobs):
+        device = ["--device", f"cuda:{number % gpus}"] if gpus else []
+        arguments = [sys.executable, "-m", "kdcache", *command, "--jobs", "1", *device]
+        helpers.append(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    return helpers
+
+
+def _below_median(students: Sequence[TrainOptions], history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a student's history so far is worse than that of half of the others at the same epoch."""
+    epochs = len(history)
+    if epochs < _PATIENCE * students[0].epochs:
+        return False
+    others = []
+    for options in students:
+        path = options.out / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        if len(lines) > epochs:  # it has gone further than this one
+            others.append(_best(json.loads(line) for line in lines[:epochs]))
+    return bool(others) and _best(history) < statistics.median(others)
+
+
+def _best(history: Iterable[Mapping[str, float]]) -> float:
+    return max(entry["validation_accuracy"] for entry in history)
 
 
 def _begun(options: TrainOptions) -> TrainOptions:

@@ -17,8 +17,9 @@ from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.finished_run import FinishedRun, open_run
 from kdcache.images import image_files, read_image
+from kdcache.materials import load_materials
 from kdcache.predict import predict
-from kdcache.student_run import StudentRun, load_materials
+from kdcache.student_run import StudentRun
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from commands import run
+from commands import refused, run
 
 import precompute_teacher
+from kdcache import __main__ as tools
 from kdcache import sweep
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
@@ -115,3 +116,60 @@ def test_a_folder_of_another_sweep_is_refused(base: TrainOptions, materials: Mat
     train_all(sweep.combinations(base, {}, (0,)), materials)
     with pytest.raises(InputError, match=r"expected a sweep folder of the same options; found .* with epochs 2, not 3"):
         train_all(sweep.combinations(base.replace(epochs=3), {}, (0,)), materials)
+
+
+def test_hopeless_students_are_stopped_by_the_median_rule(base: TrainOptions, materials: Materials) -> None:
+    """By hand: two others reached 0.5 and 0.7 by epoch 1, so 0.6 is the median; 0.55 is below it, 0.65 is not."""
+    students = sweep.combinations(base.replace(epochs=4), {}, (0, 1, 2))
+    for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
+        options.out.mkdir(parents=True)
+        lines = [json.dumps({"validation_accuracy": accuracy}) for accuracy in accuracies]
+        (options.out / "metrics.jsonl").write_text("\n".join(lines))
+    assert sweep._below_median(students, [{"validation_accuracy": 0.55}])
+    assert not sweep._below_median(students, [{"validation_accuracy": 0.65}])
+    # a quarter of 8 epochs is 2: after the first nobody is stopped
+    longer = [options.replace(epochs=8) for options in students]
+    assert not sweep._below_median(longer, [{"validation_accuracy": 0.0}])
+
+
+def test_a_stopped_student_is_neither_tested_nor_tried_again(
+    base: TrainOptions, materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    students = sweep.combinations(base, {}, (0,))
+    monkeypatch.setattr(sweep, "_below_median", lambda students, history: True)
+    said: list[str] = []
+    assert sweep.train_all(students, materials, said.append, quiet, quiet, stop_early=True) == []
+    assert said[-1] == "seed=0: stopped after epoch 1, below the median"
+    assert json.loads((students[0].out / "stopped.json").read_text())["epoch"] == 1
+    assert not (students[0].out / "student.pt").exists()
+    said.clear()
+    assert sweep.train_all(students, materials, said.append, quiet, quiet, stop_early=True) == [] and said == []
+
+
+def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sweep", base.cache, "--set", "temperature=1,4", "--set", "alpha=0,0.5", "--seeds", 2, "--out", base.out]
+    options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
+    assert run(tools.main, *arguments, *options) == 0
+    assert len(list(base.out.glob("*/summary.json"))) == 8
+    assert "temperature=4.0,alpha=0.5,seed=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--set", "warmth=1"],
+            "expected --set OPTION=VALUE,VALUE,... with an option of train_student.py; found --set warmth=1",
+        ),
+        (["--set", "temperature"], "found --set temperature"),
+        (["--set", "temperature=hot"], "expected values that --temperature takes; found --set temperature=hot"),
+        (["--set", "temperature=-1"], "expected --temperature to be above 0; found --temperature -1"),
+        (["--set", "loss=l2"], "expected --loss to be one of kl, standardized-kl, dkd, dist, mse; found --loss l2"),
+        (["--warmth", 3], "unrecognized arguments: --warmth 3"),
+    ],
+)
+def test_bad_settings_are_refused(
+    arguments: list[object], message: str, base: TrainOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(tools.main, capsys, "sweep", base.cache, "--out", base.out, *arguments)
+    assert not base.out.exists()
