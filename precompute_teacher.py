@@ -59,6 +59,8 @@ def summarise(path: Path, report: dict[str, Any], world: int) -> None:
         speed = f"{report['views_per_second']:.1f} views/s"
         say(f"{report['computed']:,} rows in {report['seconds']:.1f} s: {speed}{of_how_many}")
     say(f"fingerprint {cache.fingerprint}")
+    if len(cache.manifest["dataset"]["class_names"]) < 2:
+        return  # images without labels
     quality = load_or_fit_probe(cache).validation
     say(
         f"the teacher, seen through a probe fitted on the training part, names {quality['accuracy']:.1%} of the"

@@ -6,6 +6,7 @@ import sys
 from kdcache.comparison import comparison, format_table
 from kdcache.config import TrainOptions, parse_options
 from kdcache.console import Progress, exit_code, say
+from kdcache.distributed import join, leave
 from kdcache.materials import load_materials
 from kdcache.pictures import draw_pictures, show_batch
 from kdcache.student_run import StudentRun, resumed_options
@@ -15,16 +16,18 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_options(TrainOptions, argv, __doc__)
     if options.resume is not None:
         options = resumed_options(options.resume)
-    materials = load_materials(options)
-    with Progress("student", unit="step") as progress:
-        run = StudentRun(options, materials, progress.say, progress, show_batch if options.vis else None)
+    processes = join()
+    materials = processes.one_by_one(lambda: load_materials(options))
+    with Progress("student", unit="step", hidden=not processes.first) as progress:
+        run = StudentRun(options, materials, progress.say, progress, show_batch if options.vis else None, processes)
         run.train()
     summary = run.finish()
-    draw_pictures(run)
-
-    rows, _ = comparison([summary])
-    say("\n" + format_table(rows))
-    say(f"\n{options.out}: student.pt, student.json, summary.json, curves.png, confusion.png, views.png")
+    if processes.first:
+        draw_pictures(run)
+        rows, _ = comparison([summary])
+        say("\n" + format_table(rows))
+        say(f"\n{options.out}: student.pt, student.json, summary.json, curves.png, confusion.png, views.png")
+    leave()
 
 
 if __name__ == "__main__":

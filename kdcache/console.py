@@ -41,7 +41,9 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Print a line without tearing the bar."""
+        """Print a line without tearing the bar; nothing where the bar is hidden."""
+        if self._bar.disable:
+            return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 

@@ -1,12 +1,14 @@
 """The processes that torchrun starts: which one this is, waiting for the others, and telling them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from kdcache.errors import InputError
 
@@ -46,6 +48,30 @@ class Processes:
             raise outcome[1]
         return outcome[0]
 
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of `rows` `(N, ...)`; the parts of all processes differ by at most one row."""
+        return rows.tensor_split(self.world)[self.rank]
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of the processes' `values`, in all of them."""
+        if self.world > 1:
+            _noticing_ended(lambda: dist.all_reduce(values))
+        return values
+
+    def gathered(self, part: Tensor) -> Tensor:
+        """The rows of all processes' parts, on the CPU, in all of them: the inverse of `share`."""
+        if self.world == 1:
+            return part.cpu()
+        parts: list[Tensor] = [torch.empty(0)] * self.world
+        _noticing_ended(lambda: dist.all_gather_object(parts, part.cpu()))
+        return torch.cat(parts)
+
+    def follow_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with the first process's."""
+        if self.world > 1:
+            for tensor in tensors:
+                _noticing_ended(lambda tensor=tensor: dist.broadcast(tensor, src=0))
+
     def one_by_one(self, function: Callable[[], Result]) -> Result:
         """`function` in every process, in the first one first: for what downloads when it is not there."""
         if not self.first:
@@ -65,7 +91,8 @@ def join() -> Processes:
     if world == 1:
         return ALONE
     if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backends, timeout=_TIMEOUT)
     return Processes(dist.get_rank(), world, int(os.environ["LOCAL_RANK"]))
 
 

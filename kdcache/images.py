@@ -238,8 +238,8 @@ def _list_folder(folder: Path, limit: int | None) -> tuple[tuple[str, ...], list
     if not folder.is_dir():
         raise InputError(f"a folder {folder} with one folder a class", "no such folder", "correct --data")
     class_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(class_folders) < 2:
-        raise InputError(f"at least two class folders in {folder}", str(len(class_folders)), "correct --data")
+    if not class_folders:
+        raise InputError(f"a class folder in {folder}", "none", "correct --data, or put the images into a folder in it")
     files, labels = [], []
     for label, class_folder in enumerate(class_folders):
         members = sorted(path for path in class_folder.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from kdcache import checkpoint
 from kdcache.config import TrainOptions
+from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import Split
 from kdcache.losses import NEEDS_LABELS_CLASSES
@@ -31,6 +33,7 @@ class StudentRun:
         say: prints a line.
         progress: called with (steps done, steps in all).
         show: called with (this run, step, image_index, view_index, inputs) of each batch.
+        processes: train this student together; the first one writes.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class StudentRun:
         say: Callable[[str], None],
         progress: Callable[[int, int], None],
         show: Callable[..., None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self._processes = processes
         self._say, self._progress, self._show = say, progress, show
         command = options.command_line()  # before the defaults that depend on cache and device are filled in
         self.cache = materials.cache
@@ -55,22 +60,28 @@ class StudentRun:
             teacher_classes = self.cache.manifest["teacher"]["classes"]
             self.targets = materials.targets(options.projection).of(rows, self.view_table.shape[1])
         _check_combination(options)
-        self.device = pick_device(options.device)
+        _check_processes(options, len(self.images.splits["train"]), processes)
+        self.device = pick_device(options.device, processes.local_rank)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
         views = 1 if self.view_table is None else self.view_table.shape[1]
         self.options = resolve(options, views, self.student.pretrained, self.device)
         live = None
         if options.live_teacher and options.alpha > 0:
             live = materials.live_teacher(options.projection, options.teacher_weights, rows, self.device)
-        self.trainer = Trainer(self.options, self.student, self.images, self.targets, self.view_table, self.device, live)
+        self.trainer = Trainer(
+            self.options, self.student, self.images, self.targets, self.view_table, self.device, live, processes
+        )
         self.history: list[dict[str, float]] = []
         self.test_answers: np.ndarray | None = None
         self._seconds = 0.0
         if options.resume is not None:
             self._restore(options.resume)
         else:
-            checkpoint.start_run(self.options.out, self.options.overwrite)
-            checkpoint.write_json(self.options.out / "config.json", self._config() | {"command": command})
+            processes.from_first(lambda: self._begin(command))
+
+    def _begin(self, command: str) -> None:
+        checkpoint.start_run(self.options.out, self.options.overwrite)
+        checkpoint.write_json(self.options.out / "config.json", self._config() | {"command": command})
 
     def _choose_projection(self, options: TrainOptions) -> TrainOptions:
         """Options with the projection and input size that follow from the cache."""
@@ -123,16 +134,19 @@ class StudentRun:
     def finish(self) -> dict[str, Any]:
         """Test the best epoch's student, once, and write student, pictures and summary. Returns the summary."""
         out = self.options.out
+        self._processes.barrier()  # until the first has written the best epoch
         best = torch.load(out / "best.pt", map_location=self.device, weights_only=True)
         self.trainer.module.load_state_dict(best["model"])
         test = self.trainer.evaluate(self.images.splits["test"])
         self.test_answers = test.answers
+        summary = self._summary(best, test.accuracy)
+        if not self._processes.first:
+            return summary
         checkpoint.save_tensors(out / "student.pt", strip(self.trainer.module, self.trainer.classes))
         preprocessing = dataclasses.replace(self.student.preprocessing, class_names=self.images.class_names)
         facts = {"model": self.options.student, "small_stem": self.options.small_stem, "fingerprint": self._fingerprint()}
         facts["image_shape"] = list(self.images.image_shape)  # before they become the student's input
         checkpoint.write_text(out / DESCRIPTION_FILE, describe(preprocessing, **facts))
-        summary = self._summary(best, test.accuracy)
         checkpoint.write_json(out / "summary.json", summary)
         return summary
 
@@ -180,6 +194,8 @@ class StudentRun:
         out = self.options.out
         best_before = max((entry["validation_accuracy"] for entry in self.history), default=-1.0)
         self.history.append(record)
+        if not self._processes.first:
+            return
         if record["validation_accuracy"] > best_before:
             best = {"model": self.trainer.module.state_dict(), "epoch": record["epoch"]}
             checkpoint.save_tensors(out / "best.pt", best | {"validation_accuracy": record["validation_accuracy"]})
@@ -275,6 +291,17 @@ def _check_combination(options: TrainOptions) -> None:
         )
     if options.teacher_weights is not None and not options.live_teacher:
         raise InputError("--live-teacher with --teacher-weights", "it alone", "add --live-teacher or leave it away")
+
+
+def _check_processes(options: TrainOptions, images: int, processes: Processes) -> None:
+    """Raise InputError where several processes cannot share this training."""
+    if processes.world == 1:
+        return
+    steps = math.ceil(images / options.batch_size)
+    if images // steps < processes.world:
+        raise InputError(f"at least an image a step for each of {processes.world} processes", f"{images // steps}", "use fewer")
+    if options.mix != "none":
+        raise InputError("--mix none with several processes", f"--mix {options.mix}", "use one process, or no --mix")
 
 
 def _best_labels_only(out: Path, validation: Split) -> tuple[str, float] | None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.config import TrainOptions
+from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
@@ -93,6 +95,7 @@ class Trainer:
         targets: None where there is no cache.
         view_table: int16 `(N, V, 5)`, the cached views of the training part; None where there is no cache.
         live: called with (rows, views, mix) of each step, answers as `Targets.train` would; None reads the targets.
+        processes: share each batch and its gradient; all of them must make the same calls.
     """
 
     def __init__(
@@ -104,11 +107,15 @@ class Trainer:
         view_table: np.ndarray | None,
         device: torch.device,
         live: Callable[[Tensor, Tensor, Mix | None], dict[str, Tensor]] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        self.options, self.device, self._live = options, device, live
+        self.options, self.device, self._live, self._processes = options, device, live, processes
         self.classes = len(images.class_names)
         self.module = student.module.to(device, memory_format=torch.channels_last)
-        self._forward = torch.compile(self.module) if options.compile else self.module
+        if processes.world > 1:
+            self.module = _sharing_statistics(self.module, device)
+        together = DistributedDataParallel(self.module) if processes.world > 1 else self.module
+        self._forward = torch.compile(together) if options.compile else together
         self._train = images.splits["train"]
         self._images = self._train.images.to(device)
         self._labels = self._train.labels.to(device)
@@ -121,7 +128,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self._train) / options.batch_size)
         self._optimizer = _optimizer(self.module, options, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-        torch.manual_seed(options.seed)  # dropout and the like
+        torch.manual_seed(options.seed + processes.rank)  # dropout and the like
 
     def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
         """Show every training image once, in the view drawn for this epoch (0, 1, ...).
@@ -134,7 +141,8 @@ class Trainer:
         self.module.train()
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
         view_index, views = self._epoch_views(epoch)
-        for step, rows in enumerate(self._batches(epoch)):
+        for step, batch in enumerate(self._batches(epoch)):
+            rows = self._processes.share(batch)
             learning_rate = self._learning_rate(epoch * self.steps_per_epoch + step)
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -142,9 +150,9 @@ class Trainer:
             inputs = self.render(self._images[rows], views[rows])
             inputs = inputs if mix is None else mix.images(inputs)
             taught = self._taught(rows, view_index[rows], views[rows], mix)
-            sums += self._step(inputs, self._labels[rows], taught, mix) * len(rows)
+            sums += self._step(inputs, self._labels[rows], taught, mix, len(rows) / len(batch)) * len(rows)
             after_step(step, rows, view_index[rows], inputs)
-        loss, label_term, distillation_term, correct = (sums / len(self._train)).tolist()
+        loss, label_term, distillation_term, correct = (self._processes.summed(sums) / len(self._train)).tolist()
         if not math.isfinite(loss):
             raise InputError(
                 "a finite loss", f"{loss} in epoch {epoch + 1}, at learning rate {learning_rate:.2g}",
@@ -171,8 +179,11 @@ class Trainer:
         mix = draw_mix(options.mix, count, self.render.size, seed=options.seed, stream=f"mix {epoch}/{step}")
         return dataclasses.replace(mix, partner=mix.partner.to(self.device))
 
-    def _step(self, inputs: Tensor, labels: Tensor, taught: dict[str, Tensor], mix: Mix | None) -> Tensor:
-        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
+    def _step(self, inputs: Tensor, labels: Tensor, taught: dict[str, Tensor], mix: Mix | None, share: float) -> Tensor:
+        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy.
+
+        `share`: these rows' part of the batch that all processes learn from.
+        """
         options = self.options
         with autocast(options.precision, self.device):
             logits = class_logits(self._forward(inputs)).float()
@@ -196,7 +207,8 @@ class Trainer:
         distillation_term = distillation_term_of(rows) if as_seen else mix.of(distillation_term_of, rows)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
+        self._scaler.scale(loss * (share * self._processes.world)).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         accuracy = (student_logits.argmax(1) == labels).float().mean()
@@ -217,8 +229,10 @@ class Trainer:
 
     def evaluate(self, split: Split) -> Evaluation:
         """Loss and accuracy on the whole images of a split."""
-        views = draw_views("none", len(split), *split.images.shape[2:], views=1, seed=0, stream="")[:, 0]
-        logits = self.answer(split.images, torch.from_numpy(views))
+        whole = draw_views("none", len(split), *split.images.shape[2:], views=1, seed=0, stream="")[:, 0]
+        self._processes.follow_first(self.module.buffers())
+        part = self.answer(*map(self._processes.share, (split.images, torch.from_numpy(whole))))
+        logits = self._processes.gathered(part)
         answers = logits.argmax(1)
         accuracy = (answers == split.labels).float().mean().item()
         return Evaluation(label_loss(logits, split.labels).item(), accuracy, answers.numpy())
@@ -270,6 +284,11 @@ class Trainer:
         if step < rising:
             return self.options.lr * (step + 1) / math.ceil(rising)
         return self.options.lr * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising))) / 2
+
+
+def _sharing_statistics(module: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms over all processes' rows, on a GPU; on a CPU PyTorch has none, and each process has its own statistics."""
+    return nn.SyncBatchNorm.convert_sync_batchnorm(module) if device.type == "cuda" else module
 
 
 def _optimizer(module: nn.Module, options: TrainOptions, device: torch.device) -> torch.optim.Optimizer:

@@ -25,6 +25,7 @@ from kdcache.seal import read_layout
 ROOT = Path(__file__).parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 TEACHER = ["--teacher", "tiny_models:tiny_teacher", "--image-size", "16"]
+FILL = [*SHAPES, "--views", "3", "--augment", "crop-flip", "--teacher"]
 STUDENT = ["--student", "tiny_models:tiny_cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "32"]
 
 
@@ -196,7 +197,7 @@ def test_ctrl_c_ends_phase_one_with_130_and_the_next_run_goes_on(tmp_path: Path)
 @pytest.mark.parametrize("world", [2, 3])
 def test_torchrun_fills_the_same_cache(world: int, cache: Path, tmp_path: Path) -> None:
     """Several processes, each its own blocks, write what one writes, byte for byte."""
-    finished = _torchrun(world, tmp_path / "many.h5", "tiny_models:tiny_teacher")
+    finished = _torchrun(world, "precompute_teacher.py", *FILL, "tiny_models:tiny_teacher", "--cache", tmp_path / "many.h5")
     assert finished.returncode == 0, finished.stderr
     assert f"of {world} processes" in finished.stdout
     assert (tmp_path / "many.h5").read_bytes() == cache.read_bytes()
@@ -205,7 +206,7 @@ def test_torchrun_fills_the_same_cache(world: int, cache: Path, tmp_path: Path) 
 
 def test_one_process_killed_ends_the_run_and_the_next_goes_on(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "many.h5"
-    finished = _torchrun(2, path, "odd_teachers:mortal_teacher")
+    finished = _torchrun(2, "precompute_teacher.py", *FILL, "odd_teachers:mortal_teacher", "--cache", path)
     assert finished.returncode != 0
     assert "Signal 9 (SIGKILL)" in finished.stderr
     assert not path.exists() and Path(f"{path}.partial").exists()
@@ -216,10 +217,30 @@ def test_one_process_killed_ends_the_run_and_the_next_goes_on(cache: Path, tmp_p
     assert np.array_equal(opened.splits["train"].logits, expected.splits["train"].logits)
 
 
-def _torchrun(world: int, path: Path, teacher: str) -> subprocess.CompletedProcess[str]:
+def test_torchrun_trains_the_same_student(cache: Path, tmp_path: Path) -> None:
+    """80 images in 3 steps of 27, 27 and 26, each divided among 2 processes: not all the same size."""
+    student = ["--student", "tiny_models:without_batch_norm", "--epochs", 2, "--batch-size", 32, "--seed", 3]
+    arguments = ["--cache", cache, *student, "--projection", "probe+head", "--out"]
+    assert run(train_student.main, *arguments, tmp_path / "one") == 0
+    finished = _torchrun(2, "train_student.py", *arguments, tmp_path / "two")
+    assert finished.returncode == 0, finished.stderr
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "two")
+    )
+    for expected, found in zip(one, two, strict=True):
+        for key in expected.keys() - {"seconds", "images_per_second"}:
+            assert found[key] == pytest.approx(expected[key], abs=1e-5), key
+    weights, shared = (torch.load(tmp_path / name / "student.pt", weights_only=True) for name in ("one", "two"))
+    for key, expected in weights.items():
+        torch.testing.assert_close(shared[key], expected, rtol=1e-4, atol=1e-5)
+    scores = [json.loads((tmp_path / name / "summary.json").read_text())["test_accuracy"] for name in ("one", "two")]
+    assert scores[0] == pytest.approx(scores[1])
+    assert finished.stdout.count("epoch   2/2") == 1, "one process speaks"
+
+
+def _torchrun(world: int, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}", "--standalone"]
-    command += [ROOT / "precompute_teacher.py", *SHAPES, "--teacher", teacher]
-    command += ["--views", "3", "--augment", "crop-flip", "--cache", path]
+    command += [ROOT / script, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
 
@@ -269,7 +290,7 @@ class TestBadInput:
         [
             (["--student", "resnet51"], "expected a torchvision classification model"),
             (["--student-weights", "missing.pt"], "expected none or a file"),
-            (["--projection", "linear"], "--projection to be one of probe, head, none"),
+            (["--projection", "linear"], "--projection to be one of probe, head, probe+head, none"),
             (["--projection", "none"], "as many teacher classes as student classes (10) for --projection none; found 20"),
             (["--temperature", "0"], "--temperature to be above 0; found --temperature 0"),
             (["--temperature", "nan"], "--temperature to be above 0; found --temperature nan"),

@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import refused, run
+from PIL import Image
 from torch import Tensor
 
 import precompute_teacher
 import train_student
 from kdcache.cache import open_cache
 from kdcache.config import TrainOptions
+from kdcache.distributed import Processes
+from kdcache.errors import InputError
 from kdcache.images import load_images
 from kdcache.materials import load_materials
 from kdcache.student_run import StudentRun
@@ -253,3 +257,33 @@ def test_what_needs_a_cache_is_refused_without(
 ) -> None:
     message = refused(train_student.main, capsys, *SHAPES, *STUDENT, "--alpha", 0, *arguments, "--out", tmp_path / "run")
     assert f"expected --cache for {arguments[0]}" in message
+
+
+def test_photos_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/teaching.md, way (b): one folder for all images."""
+    for split, count in (("train", 20), ("test", 5)):
+        (tmp_path / "photos" / split / "all").mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((16, 16, 3), (10 * number, 255 - 10 * number, 7 * number), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / "all" / f"{number}.png")
+    folder = ["--dataset", "folder", "--data", tmp_path / "photos"]
+    teacher = ["--teacher", "tiny_models:tiny_teacher", "--image-size", 16, "--augment", "resized-crop", "--views", 2]
+    assert run(precompute_teacher.main, *folder, *teacher, "--cache", tmp_path / "photos.h5") == 0
+    more = [*folder, "--labels", "teacher", "--alpha", 1]
+    _, summary, student = train(tmp_path / "run", tmp_path / "photos.h5", *more)
+    assert student["5.weight"].shape == (20, 128) and summary["labels"] == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mix": "mixup"}, "expected --mix none with several processes; found --mix mixup"),
+        ({"batch_size": 2}, "expected at least an image a step for each of 3 processes; found 2"),
+    ],
+)
+def test_what_several_processes_cannot_share_is_refused(
+    more: dict[str, Any], message: str, cache: Path, tmp_path: Path
+) -> None:
+    options = TrainOptions(cache=cache, student="tiny_models:tiny_cnn", out=tmp_path / "run", **more)
+    with pytest.raises(InputError, match=message):
+        StudentRun(options, load_materials(options), quiet, quiet, processes=Processes(0, 3))
