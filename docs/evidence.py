@@ -68,7 +68,8 @@ class Bench:
         if self.name != "shapes":
             common = {"student": f"{NET}:half_resnet8", "epochs": 15, "train_images": 5000, "data": self.data}
         else:
-            common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02, "temperature": 2.0}
+            common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02}
+            common |= {"temperature": 2.0, "alpha": 0.5}
         common |= {"cache": self.cache, "student_weights": "none", "image_size": 32}
         if settings.get("live_teacher"):
             settings = settings | {"teacher_weights": str(self.work / "teacher" / "student.pt")}
@@ -125,12 +126,12 @@ PROJECTIONS = {
     "probe, out-of-fold, not calibrated": {"projection": "probe", "variant": "uncalibrated"},
     "probe, in-fold, calibrated": {"projection": "probe", "variant": "in-fold"},
     "probe, in-fold, not calibrated": {"projection": "probe", "variant": "in-fold uncalibrated"},
-    "head": {"projection": "head"},
+    "head": {"projection": "head", "alpha": 0.5},
     "probe+head": {"projection": "probe+head"},
 }
 FEW_LABELS = {
     f"{share} of the labels, {kind}": {"train_images": images, "epochs": epochs, **settings}
-    for share, images, epochs in (("1 %", 400, 100), ("10 %", 4000, 30), ("100 %", 40000, 8))
+    for share, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
     for kind, settings in (("labels only", LABELS), ("distilled", {}))
 }
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {

@@ -116,7 +116,7 @@ def _render_chunk(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray
         _over(image, dice.uniform(0.05, 0.95, 3), _stroke(dice, x, y))
 
     radius, angle = dice.uniform(11, 14), dice.uniform(-0.25, 0.25)
-    x_shape, y_shape = x - dice.uniform(-4, 4), dice.uniform(-4, 4) - y
+    x_shape, y_shape = x - dice.uniform(-3, 3), dice.uniform(-3, 3) - y
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     x_shape, y_shape = cos * x_shape - sin * y_shape, sin * x_shape + cos * y_shape
     distance = shape_distance(shape, x_shape, y_shape)

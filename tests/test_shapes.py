@@ -57,6 +57,20 @@ def test_another_stream_or_seed_gives_other_images() -> None:
     assert len({labels.tobytes() for _, labels in renderings}) == 4
 
 
+@pytest.mark.parametrize(
+    ("stream", "brightness", "labels"),
+    [
+        ("train", [110.268, 107.281, 177.737, 54.454, 46.422], [37, 195, 266, 315, 419]),
+        ("test", [162.546, 93.368, 189.687, 51.918, 68.521], [71, 114, 207, 328, 457]),
+    ],
+)
+def test_they_are_the_images_that_the_results_were_measured_on(stream: str, brightness: list[float], labels: list[int]) -> None:
+    """Every number in the documentation that was measured on shapes is void when this fails: measure them again."""
+    images, found = render_shapes(5, stream=stream)
+    assert found.tolist() == labels
+    assert images.mean((1, 2, 3)) == pytest.approx(brightness, abs=0.02)  # a pixel may be rounded otherwise elsewhere
+
+
 def test_types_and_shapes_even_of_nothing() -> None:
     for count in (0, 1, 101):
         images, labels = render_shapes(count, stream="train")
