@@ -29,7 +29,6 @@ def start_run(folder: Path, overwrite: bool) -> None:
         for name in held:
             (folder / name).unlink()
         shutil.rmtree(folder / "vis", ignore_errors=True)
-        (folder / "metrics.jsonl").touch()
     except OSError as error:
         raise InputError("the right to write the run's folder", f"{folder}: {error.strerror}", "give another --out") from error
 
@@ -60,6 +59,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_tensors(path: Path, state: Any) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load_tensors(path: Path, device: torch.device) -> Any:
+    """What `save_tensors` wrote, without executing anything that a pickle could hold."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # the unpickler of a damaged file raises nearly anything
+        raise InputError("a checkpoint as train_student.py writes it", f"{path}, which is not one", "train anew") from error
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

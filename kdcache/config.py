@@ -200,6 +200,7 @@ class TrainOptions(DatasetOptions):
     )
     live_teacher: bool = option(False, "run the cache's teacher in every step instead of reading its logits")
     teacher_weights: str | None = option(None, "with --live-teacher: its weights, if phase one had them from a file")
+    tensorboard: bool = option(False, "also write TensorBoard's event files into the run's folder")
     compile: bool = option(False, "torch.compile the student")
     out: Path = option(Path("runs/student"), "folder for what the run leaves")
     resume: Path | None = option(None, "go on with the interrupted run in this folder; all other options are its own")

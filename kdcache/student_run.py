@@ -14,6 +14,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+import kdcache
 from kdcache import checkpoint
 from kdcache.config import TrainOptions
 from kdcache.distributed import ALONE, Processes
@@ -71,6 +72,9 @@ class StudentRun:
         self.trainer = Trainer(
             self.options, self.student, self.images, self.targets, self.view_table, self.device, live, processes
         )
+        # a cache's fingerprint speaks for its images
+        self._images_digest = None if self.cache else self.images.splits["train"].digest()
+        self._events = _event_writer(options.out) if options.tensorboard and processes.first else None
         self.history: list[dict[str, float]] = []
         self.test_answers: np.ndarray | None = None
         self._seconds = 0.0
@@ -204,22 +208,29 @@ class StudentRun:
             "seconds": self._seconds,
             "config": self._config(),
         }
-        checkpoint.save_tensors(out / "last.pt", state)
+        # last.pt last: what it does not hold is done again
         checkpoint.write_text(out / "metrics.jsonl", "\n".join(json.dumps(entry) for entry in self.history))
+        checkpoint.save_tensors(out / "last.pt", state)
+        if self._events is not None:
+            for key, value in record.items():
+                self._events.add_scalar(key, value, record["epoch"])
+            self._events.flush()
 
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run; from the start where there is none."""
         path = folder / "last.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = checkpoint.load_tensors(path, self.device)
         faults = [
             f"{key}: {value} and {self._config()[key]}"
             for key, value in state["config"].items()
-            if key in ("fingerprint", "software", "device_type") and value != self._config()[key]
+            if key in ("fingerprint", "images", "software", "device_type") and value != self._config()[key]
         ]
         if faults:
-            raise InputError(f"the cache and software with which {folder} was begun", "; ".join(faults), "train anew")
+            raise InputError(
+                f"the cache, images, software and kind of device with which {folder} was begun", "; ".join(faults), "train anew"
+            )
         self.trainer.load_state_dict(state)
         self.history, self._seconds = state["history"], state["seconds"]
 
@@ -227,7 +238,8 @@ class StudentRun:
         return {
             "options": self.options.replace(resume=None).as_dict(),
             "fingerprint": self._fingerprint(),
-            "software": f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+            "images": self._images_digest,
+            "software": f"kdcache {kdcache.__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}",
             "device_type": self.device.type,
         }
 
@@ -291,6 +303,17 @@ def _check_combination(options: TrainOptions) -> None:
         )
     if options.teacher_weights is not None and not options.live_teacher:
         raise InputError("--live-teacher with --teacher-weights", "it alone", "add --live-teacher or leave it away")
+
+
+def _event_writer(folder: Path) -> Any:
+    """TensorBoard's writer, of the optional extra `tensorboard`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "the package tensorboard for --tensorboard", "none", "pip install kdcache[tensorboard], or leave it away"
+        ) from error
+    return SummaryWriter(folder / "events")
 
 
 def _check_processes(options: TrainOptions, images: int, processes: Processes) -> None:

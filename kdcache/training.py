@@ -25,6 +25,8 @@ _LEARNING_RATES = {("sgd", False): 0.1, ("sgd", True): 0.02, ("adamw", False): 1
 _REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 _MOMENTUM = 0.9
+_LOOK_EVERY = 50  # steps between two looks at the largest loss
+_EXPLODED = 1000.0  # times the largest of the first steps
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self._train) / options.batch_size)
         self._optimizer = _optimizer(self.module, options, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        self._largest_loss, self._first_loss = torch.zeros((), device=device), None
         torch.manual_seed(options.seed + processes.rank)  # dropout and the like
 
     def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
@@ -152,12 +155,10 @@ class Trainer:
             taught = self._taught(rows, view_index[rows], views[rows], mix)
             sums += self._step(inputs, self._labels[rows], taught, mix, len(rows) / len(batch)) * len(rows)
             after_step(step, rows, view_index[rows], inputs)
+            if step % _LOOK_EVERY == _LOOK_EVERY - 1:
+                self._check_loss(epoch, step, learning_rate)
         loss, label_term, distillation_term, correct = (self._processes.summed(sums) / len(self._train)).tolist()
-        if not math.isfinite(loss):
-            raise InputError(
-                "a finite loss", f"{loss} in epoch {epoch + 1}, at learning rate {learning_rate:.2g}",
-                "try a smaller --lr, a longer --warmup or --precision fp32",
-            )  # fmt: skip
+        self._check_loss(epoch, self.steps_per_epoch - 1, learning_rate)
         return {
             "lr": learning_rate,
             "train_loss": loss,
@@ -165,6 +166,19 @@ class Trainer:
             "distillation_loss": distillation_term,
             "train_accuracy": correct,
         }
+
+    def _check_loss(self, epoch: int, step: int, learning_rate: float) -> None:
+        """Raise InputError where the loss of a step since the last look was infinite, not a number, or absurdly large."""
+        largest, self._largest_loss = self._largest_loss.item(), torch.zeros((), device=self.device)
+        if self._first_loss is None and math.isfinite(largest):
+            self._first_loss = largest
+        if largest > _EXPLODED * max(self._first_loss or 0.0, 1.0):
+            raise InputError(
+                "a finite loss that does not explode",
+                f"{largest:.3g} by step {epoch * self.steps_per_epoch + step + 1} (epoch {epoch + 1}), at learning rate"
+                f" {learning_rate:.2g}",
+                "try a smaller --lr, a longer --warmup or --precision fp32",
+            )
 
     def _taught(self, rows: Tensor, view_index: Tensor, views: Tensor, mix: Mix | None) -> dict[str, Tensor]:
         """The teacher's logits for a batch, `(B, ...)` under the name of whose classes they have; {} for labels only."""
@@ -206,6 +220,8 @@ class Trainer:
         as_seen = mix is None or self._live is not None
         distillation_term = distillation_term_of(rows) if as_seen else mix.of(distillation_term_of, rows)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
+        # kept on the device: looking at it would wait for the step
+        self._largest_loss = torch.maximum(self._largest_loss, loss.detach().nan_to_num(nan=math.inf))
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
         self._scaler.scale(loss * (share * self._processes.world)).backward()

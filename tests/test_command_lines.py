@@ -298,7 +298,7 @@ class TestBadInput:
             (["--epochs", "0"], "--epochs to be at least 1"),
             (["--batch-size", "-1"], "--batch-size to be at least 1"),
             (["--lr", "0"], "--lr to be above 0"),
-            (["--lr", "1e12"], "expected a finite loss; found"),
+            (["--lr", "1e12"], "expected a finite loss that does not explode; found"),
             (["--weight-decay", "-1"], "--weight-decay to be at least 0"),
             (["--warmup", "2"], "--warmup to be 0 to 1"),
             (["--label-smoothing", "1.1"], "--label-smoothing to be 0 to 1"),

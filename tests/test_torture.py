@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torture import corruption, full_disk, headers, kills, power_loss, races, syscalls
+from torture import corruption, full_disk, headers, kills, power_loss, races, students, syscalls
 from torture.common import Row, replaced
 
 from kdcache import cache, writer
@@ -19,7 +19,7 @@ def forgetting(self: writer.CacheWriter, manifest: Any, arrays: Any, block_rows:
 
 @pytest.mark.parametrize(
     ("script", "count"),
-    [(kills, 30), (syscalls, 60), (power_loss, 300), (corruption, 2000), (headers, 60), (races, 30)],
+    [(kills, 30), (syscalls, 60), (power_loss, 300), (corruption, 2000), (headers, 60), (races, 30), (students, 5)],
     ids=lambda value: getattr(value, "__name__", "").removeprefix("torture."),
 )
 def test_nothing_wrong_is_ever_read_and_the_work_goes_on(script: Any, count: int) -> None:

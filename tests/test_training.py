@@ -183,7 +183,7 @@ class TestEpochs:
         with pytest.raises(InputError) as error:
             for epoch in range(3):
                 one.train_epoch(epoch, Watch())
-        assert str(error.value).startswith("expected a finite loss; found ")
+        assert str(error.value).startswith("expected a finite loss that does not explode; found ")
         assert str(error.value).endswith("; try a smaller --lr, a longer --warmup or --precision fp32")
 
 

@@ -19,6 +19,7 @@ MARK = "<!-- written by tests/torture/run.py --full -->\n"
 FULL = {
     "kills": 1000,
     "torchrun": 10,
+    "students": 50,
     "syscalls": 100_000,
     "power_loss": 10_000,
     "full_disk": 200,
