@@ -11,14 +11,15 @@ PACKAGE = ROOT / "kdcache"
 
 FLOORS = {
     0: ("errors", "__init__"),
-    1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison"),
-    2: ("manifest", "images", "checkpoint", "models", "console"),
-    3: ("cache",),
-    4: ("writer", "targets"),
-    5: ("precompute", "training", "dataset"),
-    6: ("student_run", "inspection"),
-    7: ("pictures", "__main__"),
-    8: ("precompute_teacher", "train_student"),
+    1: ("config", "views", "losses", "projection", "seal", "shapes", "distributed", "report", "comparison", "significance",
+        "outcomes", "svg", "stylesheet"),
+    2: ("manifest", "images", "checkpoint", "models", "console", "charts"),
+    3: ("cache", "runs"),
+    4: ("writer", "targets", "groups"),
+    5: ("precompute", "training", "dataset", "score_exhibits"),
+    6: ("student_run", "inspection", "answer_exhibits"),
+    7: ("pictures", "webpage"),
+    8: ("precompute_teacher", "train_student", "__main__"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MODULES = sorted(path.stem for path in PACKAGE.rglob("*.py"))
