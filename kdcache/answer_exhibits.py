@@ -79,8 +79,8 @@ def calibration(groups: Sequence[Group]) -> Exhibit | None:
     if not body:
         return None
     remark = (
-        "Of the test images of which a network says it is 80 % sure, are 80 % right? Bars on the dashed line say so; the"
-        " black strokes are the gaps, and their mean over the images is the expected calibration error (ECE, 15 bins)."
+        "Of the test images of which a network says it is 80 % sure, are 80 % right? Bars that end on the dashed line say yes;"
+        " the upright strokes are the gaps, and their mean over the images is the expected calibration error (ECE, 15 bins)."
         " Beneath, how many images are in each bin."
     )
     return Exhibit("Confidence", remark, f'<div class="exhibits">{body}</div>')
@@ -105,7 +105,7 @@ def agreement(groups: Sequence[Group]) -> Exhibit | None:
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
     remark = "A student that learned from the teacher gives its answers more often, the wrong ones included."
     body = f'<ul class="keys">{keys}</ul>' + figure(svg, "Shares of the test images in percent, over all seeds.")
-    return Exhibit("Student and teacher", remark, f'<div class="exhibits wide"><div>{body}</div></div>')
+    return Exhibit("Student and teacher", remark, f'<div class="exhibits"><div>{body}</div></div>')
 
 
 def images(groups: Sequence[Group], pixels: Tensor | str) -> Exhibit | None:

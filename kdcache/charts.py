@@ -60,8 +60,8 @@ def dots(rows: Sequence[tuple[str, str, Sequence[float]]], lines: Sequence[tuple
 
 
 def curves(series: Sequence[Line], description: str, x_name: str) -> str:
-    """Lines with bands and their names at the right end."""
-    left, right, top, bottom = 28.0, 232.0, 12.0, 196.0
+    """Lines; the labelled ones with their bands, and names at the right end."""
+    left, right, top, bottom = 28.0, 218.0, 12.0, 196.0
     low, high = padded([value for one in series for value in (*one.low, *one.high)], 0.03)
     first, last = min(min(one.x) for one in series), max(max(one.x) for one in series)
 
@@ -80,7 +80,7 @@ def curves(series: Sequence[Line], description: str, x_name: str) -> str:
     parts.append(text(right + 8, bottom + 15, x_name, "tick"))
     for one in sorted(series, key=lambda one: ("other", "zero", "best").index(one.kind)):
         where = [x(at) for at in one.x]
-        if list(one.low) != list(one.high):
+        if one.labelled and list(one.low) != list(one.high):
             upper = list(zip(where, map(y, one.high), strict=True))
             lower = list(zip(where, map(y, one.low), strict=True))
             parts.append(points("polygon", upper + lower[::-1], f"band {one.kind}"))
@@ -131,7 +131,7 @@ def matrix(
         x, y, shade = left + cell * column, top + height * row, float(values[row, column])
         parts.append(rect(x + 0.5, y + 0.5, cell - 1, height - 1, "cell", max(0.05, shade)))
         if len(columns) <= _CELL_TEXTS and (said := texts[row][column]):
-            depth = "light" if shade < 0.5 else "middling" if shade < 0.66 else "deep"
+            depth = "light" if shade < 0.56 else "middling" if shade < 0.66 else "deep"
             small = " small" if cell < 30 else ""
             parts.append(text(x + cell / 2, y + height / 2 + 3.5, said, f"middle {depth}{small}"))
     reach = min(max((len(name) for name in columns), default=0), 13) * CHARACTER * 0.8 + 14 if slanted else 20
@@ -140,7 +140,7 @@ def matrix(
 
 def diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, kind: str, description: str) -> str:
     """A reliability diagram: accuracy over confidence in bins of equal width, and beneath it the share of the images."""
-    left, top, side, strip = 34.0, 10.0, 250.0, 44.0
+    left, top, side, strip = 34.0, 22.0, 250.0, 44.0
     bottom, bins = top + side, len(counts)
     parts = []
     for tick in (0, 25, 50, 75, 100):
@@ -156,11 +156,11 @@ def diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, ki
         parts.append(line(at, bottom - side * confidence[number], at, bottom - side * accuracy[number], "gap"))
     parts.append(line(left, bottom, left + side, top, "rule"))
     parts += [
-        text(left + side + 6, bottom + strip + 24, "confidence %", "tick"),
-        text(left + 6, top + 10, "accuracy %", "note"),
+        text(left + side / 2, bottom + strip + 40, "confidence %", "note middle"),
+        text(left, top - 8, "accuracy %", "note"),
     ]
     parts.append(text(left + side + 6, bottom + strip + 8, "images", "tick"))
-    return document(bottom + strip + 30, description, parts)
+    return document(bottom + strip + 46, description, parts)
 
 
 def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], kinds: Sequence[str], description: str) -> str:
@@ -177,13 +177,13 @@ def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], kinds: Sequ
     return document(18 + 54 * len(bars) - 20, description, parts)
 
 
-def scatter(marks: Sequence[tuple[str, str, float, float]], x_name: str, description: str) -> str:
-    """Points with names: (name, kind, x > 0 on a logarithmic scale, y in percent)."""
-    left, right, top, bottom = 28.0, 250.0, 12.0, 190.0
+def scatter(marks: Sequence[tuple[str, str, float, float]], x_name: str, name_all: bool, description: str) -> str:
+    """Points, all or the important ones with names: (name, kind, x > 0 on a logarithmic scale, y in percent)."""
+    left, right, top, bottom = 28.0, 230.0, 12.0, 190.0
     low, high = padded([mark[3] for mark in marks])
     first, last = padded([math.log10(mark[2]) for mark in marks], 0.1)
-    if last - first < 0.5:
-        first, last = (first + last) / 2 - 0.25, (first + last) / 2 + 0.25
+    if last - first < 0.8:  # of a decade, so that some round numbers are in it
+        first, last = (first + last) / 2 - 0.4, (first + last) / 2 + 0.4
     at = [left + (right - left) * (math.log10(x) - first) / (last - first) for _, _, x, _ in marks]
     heights = [bottom - (bottom - top) * (y - low) / (high - low) for *_, y in marks]
     parts = []
@@ -198,9 +198,9 @@ def scatter(marks: Sequence[tuple[str, str, float, float]], x_name: str, descrip
                 shown = f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k" if value >= 1e4 else f"{value:g}"
                 parts += [line(x, bottom, x, bottom + 4, "rule"), text(x, bottom + 16, shown, "tick middle")]
     parts.append(text(right + 8, bottom + 16, x_name, "tick"))
-    placed = spread(heights, 12, top, bottom)
-    for (name, kind, *_), x, y, label in zip(marks, at, heights, placed, strict=True):
-        parts.append(circle(x, y, 4, f"dot {kind}"))
-        if kind != "other":
-            parts.append(text(x + 8, label + 4, shorten(name, WIDTH - x - 8), kind))
+    parts += [circle(x, y, 4, f"dot {kind}") for (_, kind, *_), x, y in zip(marks, at, heights, strict=True)]
+    named = [number for number, (_, kind, *_) in enumerate(marks) if name_all or kind != "other"]
+    for number, y in zip(named, spread([heights[number] for number in named], 12, top, bottom), strict=True):
+        name, kind, x = marks[number][0], marks[number][1], at[number] + 8
+        parts.append(text(x, y + 4, shorten(name, WIDTH - x), kind))
     return document(bottom + 22, description, parts)

@@ -96,8 +96,9 @@ def read_answers(path: Path) -> dict[str, Tensor] | None:
         answers = {"labels": state["labels"].long()} | {who: state[who].float() for who in state.keys() - {"labels"}}
         shape = answers["student"].shape
         whole = len(shape) == 2 and all(rows.shape == shape for who, rows in answers.items() if who != "labels")
-        if not whole or answers["labels"].shape != shape[:1] or not 0 <= int(answers["labels"].min()) < shape[1]:
-            raise ValueError("its shapes do not fit each other")
+        low, high = answers["labels"].aminmax()
+        if not whole or answers["labels"].shape != shape[:1] or not 0 <= low <= high < shape[1]:
+            raise ValueError("its labels and logits do not fit each other")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} as train_student.py writes it", f"{error!r:.200}", "remove it or train anew") from error
     return answers

@@ -173,10 +173,8 @@ def grouped_words(rows: Sequence[Mapping[str, Any]], test_images: int | None) ->
     best = max(distilled, key=lambda row: row["validation_accuracy"])
     images = f" of {test_images:,} test images" if test_images else ""
     several = len(distilled) > 1
-    words = f"{'By validation accuracy the best of the distilled rows' if several else 'The distilled students'}"
-    words += (
-        f"{' (' + best['what'] + ')' if several else ''}: {with_spread(best['test_accuracy'], best['test_sd'])} %{images} right"
-    )
+    words = f"Of the distilled rows the best by validation accuracy is {best['what']}: " if several else "Distilled: "
+    words += f"{with_spread(best['test_accuracy'], best['test_sd'])} %{images} right"
     words += f" (mean and standard deviation over {best['n']} seeds)" if best["n"] > 1 else " (one seed)"
     if best["difference"] is None:
         return f"{words}; no difference is given: {best['why_no_p']}."

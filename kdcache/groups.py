@@ -49,6 +49,11 @@ class Group:
     def student(self) -> str:
         return self.runs[0].summary["student"]
 
+    @property
+    def short(self) -> str:
+        """The label for charts, where colour or a heading tells the kind."""
+        return self.label.removeprefix("distilled, ")
+
     def by_seed(self, key: str) -> dict[int, float]:
         """A number of the summary, such as test_accuracy, by seed; the mean where runs share a seed."""
         found: dict[int, list[float]] = {}
@@ -119,17 +124,19 @@ def _setting(run: Run) -> dict[str, Any]:
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:
-    """The kind, and the options in which groups of that kind and student differ; where that is not unique, the student."""
+    """The kind, then temperature and alpha where the kind varies in them, and what else its student's groups vary in."""
     labels = []
     for group in groups:
-        kin = [other for other in groups if other.distilled == group.distilled and other.student == group.student]
-        keys = dict.fromkeys(key for other in kin for key in ("temperature", "alpha", *other.setting))
-        parts = [_named(key, group.setting.get(key)) for key in keys if _values(kin, key) > 1]
+        kind = [other for other in groups if other.distilled == group.distilled]
+        kin = [other for other in kind if other.student == group.student]
+        keys = [key for key in ("temperature", "alpha") if _values(kind, key) > 1]
+        more = dict.fromkeys(key for other in kin for key in other.setting if _values(kin, key) > 1)
+        if "augment" in more:
+            more.pop("views", None)  # they follow from the augmentation
+        parts = [_named(key, group.setting.get(key)) for key in dict.fromkeys([*keys, *more])]
+        parts += [group.student] * (_values(kind, "student") > 1)
         labels.append(", ".join(["distilled" if group.distilled else "labels only", *parts]))
-    return [
-        label if labels.count(label) == 1 else f"{label}, {group.student}"
-        for label, group in zip(labels, groups, strict=True)
-    ]
+    return labels
 
 
 def _values(groups: Sequence[Group], key: str) -> int:

@@ -41,7 +41,7 @@ def accuracies(groups: Sequence[Group], teachers: Sequence[Mapping[str, Any]]) -
     for group in groups:
         values = [100 * value for value in group.by_seed("test_accuracy").values()]
         if values:
-            rows.append((group.label, kind_of(group, groups), values))
+            rows.append((group.short, kind_of(group, groups), values))
     lines = [(row["what"], 100 * row["test_accuracy"]) for row in teachers if row["test_accuracy"] is not None]
     caption = "Test accuracy in percent: a dot a seed, an upright stroke at their mean, which is also the number."
     return figure(charts.dots(rows, lines), caption) if rows else ""
@@ -79,7 +79,7 @@ def _line(group: Group, key: str, kind: str, named: bool) -> charts.Line | None:
     band = values.std(0, ddof=1) if len(values) > 1 else np.zeros(length)
     epochs = [float(number) for number in range(1, length + 1)]
     return charts.Line(
-        group.label, kind, epochs, centre.tolist(), (centre - band).tolist(), (centre + band).tolist(),
+        group.short, kind, epochs, centre.tolist(), (centre - band).tolist(), (centre + band).tolist(),
         named or kind == "best" or kind == "zero",
     )  # fmt: skip
 
@@ -111,26 +111,29 @@ def temperature_and_alpha(groups: Sequence[Group]) -> Exhibit | None:
     svg = charts.matrix(shades, texts, rows, columns, ("weight of the teacher", "temperature"), f"Test accuracy: {spoken}")
     remark = "How much the teacher weighs, and how much its answers are softened. The darker the more test images are right."
     caption = "Mean test accuracy in percent over the seeds. The shades span the range of these numbers, however narrow."
-    return Exhibit("Temperature and alpha", remark, f'<div class="exhibits wide">{figure(svg, caption)}</div>')
+    return Exhibit("Temperature and alpha", remark, f'<div class="exhibits">{figure(svg, caption)}</div>')
 
 
 def cost(groups: Sequence[Group]) -> Exhibit | None:
-    """Parameters against test accuracy where students differ in them, else seconds."""
-    sizes = {group.runs[0].summary.get("parameters") for group in groups}
-    key, name = ("parameters", "parameters") if len(sizes - {None}) > 1 else ("seconds", "seconds")
-    marks = []
-    for group in groups:
-        x, y = group.mean_of(key), group.mean_of("test_accuracy")
-        if x and y is not None:
-            marks.append((group.label, kind_of(group, groups), x, 100 * y))
-    if len(marks) < 2:
+    """Seconds, and where the students differ in them parameters, against test accuracy."""
+    body = ""
+    for key in ("parameters", "seconds"):
+        marks = []
+        for group in groups:
+            x, y = group.mean_of(key), group.mean_of("test_accuracy")
+            if x and y is not None:
+                marks.append((group.short, kind_of(group, groups), x, 100 * y))
+        if len({x for _, _, x, _ in marks}) > 1:
+            spoken = "; ".join(f"{label}: {x:,.0f} {key}, {y:.1f} %" for label, _, x, y in marks)
+            svg = charts.scatter(marks, key, len(groups) <= _LABELLED_CURVES, f"Test accuracy by {key}. {spoken}")
+            caption = (
+                "The student's parameters." if key == "parameters" else "Seconds of training and validation, the mean run."
+            )
+            body += figure(svg, caption)
+    if not body:
         return None
-    spoken = "; ".join(f"{label}: {x:,.0f} {name}, {y:.1f} %" for label, _, x, y in marks)
-    svg = charts.scatter(marks, name, f"Test accuracy by {name}. {spoken}")
-    what = "the student's parameters" if key == "parameters" else "seconds of training and validation, a run"
     remark = (
-        f"Test accuracy in percent against {what}. Seconds are those of the machine that trained, with whatever else it did."
+        "Test accuracy in percent against what it costs: to the left is cheaper, above is better. Seconds are those of the"
+        " machine that trained, with whatever else it did."
     )
-    return Exhibit(
-        "Cost", remark, f'<div class="exhibits wide">{figure(svg, "To the left is cheaper, above is better.")}</div>'
-    )
+    return Exhibit("Cost", remark, f'<div class="exhibits">{body}</div>')

@@ -28,8 +28,8 @@ section > div > h3:first-child { margin-top: 0.1rem; }
 figure { margin: 0 0 1.4rem; }
 figcaption, .missing { font-size: 0.85rem; color: var(--soft); line-height: 1.45; margin: 0.5rem 0 0; }
 .exhibits { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); column-gap: 2.4rem; }
-.exhibits > figure { max-width: 31rem; }
-.wide > figure { max-width: 35rem; }
+.exhibits > * { max-width: 27rem; }
+section > .across { grid-column: 1 / -1; margin-top: 0.6rem; }
 a { color: inherit; }
 
 svg { display: block; width: 100%; height: auto; overflow: visible; }
@@ -69,12 +69,12 @@ table { border-collapse: collapse; font: 0.82rem/1.35 system-ui, "Segoe UI", Rob
 caption { text-align: left; font-size: 0.8rem; color: var(--soft); padding-bottom: 0.5rem; }
 th, td { text-align: right; padding: 0.36rem 0 0.36rem 1.1rem; white-space: nowrap; font-weight: 400;
   vertical-align: baseline; }
-th:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 8.2rem; position: sticky; left: 0;
+th:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 10.5rem; position: sticky; left: 0;
   background: var(--paper); }
 thead th { color: var(--soft); border-bottom: 1px solid var(--soft); vertical-align: bottom; white-space: normal; }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
 tr.best > * { font-weight: 650; } tr.teacher > * { color: var(--soft); }
-td.left, th.left { text-align: left; white-space: normal; }
+td.words { white-space: normal; min-width: 7rem; color: var(--soft); font-size: 0.94em; }
 
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.6rem, 1fr)); gap: 1.3rem 1.2rem;
   margin-bottom: 1.4rem; }
@@ -97,6 +97,8 @@ footer { border-top: 1px solid var(--rule); padding-top: 1rem; font-size: 0.85re
   header { margin-bottom: 2.2rem; }
   h1 { font-size: 1.75rem; }
   .lede { font-size: 1.06rem; }
+  th, td { padding-left: 0.8rem; }
+  th:first-child { min-width: 7.2rem; }
   section { display: block; padding: 1.2rem 0 1.8rem; }
   section > .aside { margin-bottom: 1.1rem; }
   .tiles { grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); }

@@ -14,7 +14,9 @@ from kdcache.stylesheet import STYLE
 from kdcache.svg import escape
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser's word that nothing is loaded
-_NO_ANSWERS = "Confusions, calibration and disagreements are not shown: these runs left no answers.pt, which older versions did not write."
+_NO_ANSWERS = (
+    "Confusions, confidence and disagreements are not shown: these runs left no answers.pt, which older versions did not write."
+)
 
 
 def page(
@@ -47,7 +49,7 @@ def page(
         f'<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>\n'
         f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<header>\n<h1>{escape(title)}</h1>\n<p class="lede">{escape(words)}</p>\n{_facts(groups)}</header>\n'
+        f"<header>\n<h1>{escape(title)}</h1>\n{_lede(words)}{_facts(groups)}</header>\n"
         f"{sections}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n</main>\n</body>\n</html>"
     )
 
@@ -57,6 +59,10 @@ def _title(groups: Sequence[Group]) -> str:
     dataset = groups[0].runs[0].summary.get("dataset", "one dataset")
     who = students[0] if len(students) == 1 else f"{len(students)} students"
     return f"{who} on {dataset}, {'with and without' if best_of(groups, True) else 'without'} a teacher"
+
+
+def _lede(words: str) -> str:
+    return f'<p class="lede">{escape(words.replace(" -", " −"))}</p>\n'
 
 
 def _facts(groups: Sequence[Group]) -> str:
@@ -97,42 +103,44 @@ def _remark_on_table(groups: Sequence[Group]) -> str:
 def _accuracy(groups: Sequence[Group], rows: Sequence[Mapping[str, Any]]) -> str:
     teachers = [row for row in rows if row["kind"] == "teacher"]
     chart = score_exhibits.accuracies(groups, teachers)
-    return f'<div class="exhibits wide">{chart}</div>{_table(rows)}'
+    return f'<div class="exhibits">{chart}</div></div>\n<div class="across">{_table(rows)}'
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    several_students = len({row["model"] for row in rows}) > 1
-    columns = [
-        "what",
-        *(["model"] if several_students else []),
-        "seeds",
-        "validation %",
-        "test %",
-        "difference",
-        "95 % interval",
-    ]
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in [*columns, "p", "seconds"])
+    columns = ["what", "test %", "difference", "p", "95 % interval", "validation %", "seeds", "seconds", "model"]
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
-        low, high = points(row.get("difference_low")), points(row.get("difference_high"))
+        difference, low, high = (_signed(row.get(key)) for key in ("difference", "difference_low", "difference_high"))
         cells = [
-            *([row["model"]] if several_students else []),
-            row.get("n"),
-            with_spread(row["validation_accuracy"], row.get("validation_sd")),
             with_spread(row["test_accuracy"], row.get("test_sd")),
-            points(row.get("difference")) or ("0" if row["kind"] == "labels only" else None),
-            f"{low} to {high}" if low else None,
+            difference or ("0" if row["kind"] == "labels only" else None),
             p_text(row.get("p")) or row.get("why_no_p"),
+            f"{low} to {high}" if low else None,
+            with_spread(row["validation_accuracy"], row.get("validation_sd")),
+            row.get("n"),
             None if row.get("seconds") is None else f"{row['seconds']:,.0f}",
+            row["model"],
         ]
         kind = "best" if row.get("best") else "teacher" if row["kind"] == "teacher" else ""
         best = " (best)" if row.get("best") else ""
-        data = "".join(f"<td>{escape('–' if cell is None else cell)}</td>" for cell in cells)
+        data = "".join(_cell(cell, cell is not None and cell == row.get("why_no_p")) for cell in cells)
         lines.append(f'<tr class="{kind}"><th scope="row">{escape(row["what"])}{best}</th>{data}</tr>')
     return (
         '<div class="scroll" role="region" aria-label="Table of all groups" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
     )
+
+
+def _cell(value: object, wordy: bool) -> str:
+    kind = ' class="words"' if wordy else ""
+    return f"<td{kind}>{escape('–' if value is None else value)}</td>"
+
+
+def _signed(difference: float | None) -> str | None:
+    """Percentage points with a minus sign as wide as the plus."""
+    text = points(difference)
+    return text and text.replace("-", "−")
 
 
 def _runs(groups: Sequence[Group], unfinished: Sequence[object]) -> str:
