@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
 
     rows, _ = comparison([summary])
     say("\n" + format_table(rows))
-    say(f"\n{options.out}: student.pt, student.json, summary.json, curves.png, confusion.png, views.png")
+    say(f"\n{options.out}: student.pt, student.json, summary.json, answers.pt, curves.png, confusion.png, views.png")
 
 
 if __name__ == "__main__":

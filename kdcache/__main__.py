@@ -82,7 +82,7 @@ def compare(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, facts | {"rows": rows, "words": words, "unfinished": [str(path) for path in unfinished]})
         say(f"json: {arguments.json}")
     if arguments.html is not None:
-        write_text(arguments.html, page(groups, rows, words, unfinished, load_test_images(runs[0], arguments.data)))
+        write_text(arguments.html, page(groups, rows, words, unfinished, load_test_images(runs, arguments.data)))
         say(f"page: {arguments.html}")
     if arguments.chart is not None:
         comparison_chart(single_rows, arguments.chart)

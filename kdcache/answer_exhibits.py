@@ -93,14 +93,14 @@ def agreement(groups: Sequence[Group]) -> Exhibit | None:
         if theirs is not None and ours[1].shape == theirs[1].shape:
             cases = outcomes.together(ours[0], ours[1], theirs[1])
             same = cases["both right"] + cases["the same mistake"]
-            bars.append((f"{group.label}: the teacher's answer to {100 * same:.1f} %", list(cases.items())))
+            bars.append((group.label, f"same answer {100 * same:.1f} %", list(cases.items())))
     if not bars:
         return None
     keys = "".join(
-        f'<li><span class="key {kind}"></span>{escape(name)}</li>' for (name, _), kind in zip(bars[0][1], _PARTS, strict=True)
+        f'<li><span class="key {kind}"></span>{escape(name)}</li>' for (name, _), kind in zip(bars[0][2], _PARTS, strict=True)
     )
     spoken = "; ".join(
-        f"{name}: " + ", ".join(f"{case} {100 * share:.1f} %" for case, share in shares) for name, shares in bars
+        f"{name}: {note}, " + ", ".join(f"{case} {100 * share:.1f} %" for case, share in shares) for name, note, shares in bars
     )
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
     remark = "A student that learned from the teacher gives its answers more often, the wrong ones included."

@@ -163,12 +163,13 @@ def diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, ki
     return document(bottom + strip + 46, description, parts)
 
 
-def stacked(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], kinds: Sequence[str], description: str) -> str:
-    """Bars of shares (0..1) that sum to 1, each part with its percentage where it has room."""
+def stacked(bars: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], kinds: Sequence[str], description: str) -> str:
+    """Bars with a name, a note and named shares (0..1) that sum to 1, each part with its percentage where it has room."""
     parts = []
-    for number, (name, shares) in enumerate(bars):
+    for number, (name, note, shares) in enumerate(bars):
         x, y = 0.0, 18.0 + 54 * number
-        parts.append(text(0, y - 6, shorten(name, WIDTH), "label"))
+        parts.append(text(0, y - 6, shorten(name, WIDTH - CHARACTER * len(note) - 8), "label"))
+        parts.append(text(WIDTH, y - 6, note, "note end"))
         for (_, share), kind in zip(shares, kinds, strict=True):
             parts.append(rect(x, y, WIDTH * share - 1, 24, kind))
             if WIDTH * share > 24:

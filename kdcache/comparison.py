@@ -127,13 +127,12 @@ def _mean_of(runs: Sequence[float]) -> str:
 
 def shown_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """The rows of `groups.rows_of` as text for `format_table`: shares in percent, differences in percentage points."""
-    several_students = len({row["model"] for row in rows if row["kind"] != "teacher"}) > 1
     shown = []
     for row in rows:
         notes = [note for note in ("best by validation" if row.get("best") else None, row.get("why_no_p")) if note]
-        model = {"model": row["model"]} if several_students or row["kind"] == "teacher" else {}
         shown.append(
-            {"what": row["what"], "model": None} | model | {
+            {
+                "what": named(row),
                 "n": row.get("n"),
                 "validation %": with_spread(row["validation_accuracy"], row.get("validation_sd")),
                 "test %": with_spread(row["test_accuracy"], row.get("test_sd")),
@@ -142,9 +141,13 @@ def shown_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
                 "seconds": None if row.get("seconds") is None else f"{row['seconds']:.1f}",
                 "note": ", ".join(notes) or None,
             }
-        )  # fmt: skip
-    empty = [key for key in ("model", "note") if all(row[key] is None for row in shown)]
-    return [{key: value for key, value in row.items() if key not in empty} for row in shown]
+        )
+    return shown
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """What a row of `groups.rows_of` is; of a teacher also which one."""
+    return f"{row['what']}: {row['model']}" if row["kind"] == "teacher" else str(row["what"])
 
 
 def with_spread(share: float | None, deviation: float | None) -> str | None:
@@ -162,7 +165,7 @@ def points(difference: float | None) -> str | None:
 def p_text(p: float | None) -> str | None:
     if p is None:
         return None
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def grouped_words(rows: Sequence[Mapping[str, Any]], test_images: int | None) -> str:

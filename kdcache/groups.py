@@ -124,7 +124,7 @@ def _setting(run: Run) -> dict[str, Any]:
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:
-    """The kind, then temperature and alpha where the kind varies in them, and what else its student's groups vary in."""
+    """The kind, temperature and alpha where the kind varies in them, what else its student's groups vary in, the student."""
     labels = []
     for group in groups:
         kind = [other for other in groups if other.distilled == group.distilled]
@@ -134,7 +134,7 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         if "augment" in more:
             more.pop("views", None)  # they follow from the augmentation
         parts = [_named(key, group.setting.get(key)) for key in dict.fromkeys([*keys, *more])]
-        parts += [group.student] * (_values(kind, "student") > 1)
+        parts += [group.student] * (_values(groups, "student") > 1)
         labels.append(", ".join(["distilled" if group.distilled else "labels only", *parts]))
     return labels
 

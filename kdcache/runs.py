@@ -109,14 +109,16 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     return [_read(path, name) for path, name in zip(finished, names, strict=True)], unfinished
 
 
-def load_test_images(run: Run, folder: Path | None) -> Tensor | str:
-    """The images that a run was tested on, uint8 `(M, 3, H, W)`, or in words why they cannot be shown.
+def load_test_images(runs: Sequence[Run], folder: Path | None) -> Tensor | str:
+    """The images that the runs were tested on, uint8 `(M, 3, H, W)`, or in words why they cannot be shown.
 
     Args:
+        runs: tested on the same images.
         folder: where the dataset is; None where that is not known, which is no matter for an embedded dataset.
 
     Raises InputError where `folder` is given and does not hold them.
     """
+    run = next((run for run in runs if run.summary.get("test_digest")), runs[0])
     name, count, digest = (run.summary.get(key) for key in ("dataset", "test_images", "test_digest"))
     if not (name and count and digest):
         return "The summaries do not say which images these were, because an older version wrote them."
@@ -124,12 +126,16 @@ def load_test_images(run: Run, folder: Path | None) -> Tensor | str:
         return f"Give --data DIR with the images of {name} to see them here."
     # as many test images as there were are the same ones, whatever the run's own --limit was
     size = run.options.get("store_size") or TrainOptions.store_size
-    test = load_images(name, folder or Path(), limit=count, store_size=size).splits["test"]
-    if test.digest() == digest:
-        return test.images
-    if folder is None:
-        return f"The images of {name} that this version makes are not the ones that these runs were tested on."
-    raise InputError(f"the images on which {run.name} was tested", f"others in {folder}", "correct --data")
+    try:
+        test = load_images(name, folder or Path(), limit=count, store_size=size).splits["test"]
+        if test.digest() != digest:
+            where = f"in {folder}" if folder else f"in this version's {name}"
+            raise InputError(f"the images on which {run.name} was tested", f"others {where}", "correct --data")
+    except InputError as error:
+        if folder is not None:
+            raise
+        return f"They cannot be shown: {error}."
+    return test.images
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:

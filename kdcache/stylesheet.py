@@ -64,7 +64,7 @@ svg .on-differing { fill: var(--ink); }
 
 .scroll { overflow-x: auto; margin: 0.4rem 0 1rem; }
 .scroll:focus-visible { outline: 2px solid var(--best); outline-offset: 3px; }
-table { border-collapse: collapse; font: 0.82rem/1.35 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+table { border-collapse: separate; border-spacing: 0; font: 0.82rem/1.35 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 0.8rem; color: var(--soft); padding-bottom: 0.5rem; }
 th, td { text-align: right; padding: 0.36rem 0 0.36rem 1.1rem; white-space: nowrap; font-weight: 400;
@@ -85,8 +85,9 @@ td.words { white-space: normal; min-width: 7rem; color: var(--soft); font-size: 
 .tiles figcaption span { display: block; }
 .right { color: var(--best); } .wrong { color: var(--zero); }
 
-.runs { list-style: none; margin: 0; padding: 0; font-size: 0.85rem; }
-.runs li { margin: 0 0 1.1rem; }
+.runs { list-style: none; margin: 0; padding: 0; }
+.prints { font-size: 0.85rem; }
+.runs li { margin: 0 0 0.9rem; }
 .runs .facts { color: var(--soft); }
 code { font: 0.76rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 pre { margin: 0.25rem 0 0; padding: 0.5rem 0.7rem; background: var(--wash); white-space: pre-wrap; }
@@ -120,5 +121,5 @@ footer { border-top: 1px solid var(--rule); padding-top: 1rem; font-size: 0.85re
 STYLE = (
     f":root {{ color-scheme: light dark; {_LIGHT} }}\n"
     f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}\n"
-    f"@media print {{ :root {{ color-scheme: light; }} }}\n{_PAGE}"
+    f"@media print {{ :root {{ color-scheme: light; --paper: #fff; --deep: #fff; }} }}\n{_PAGE}"
 )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from kdcache import answer_exhibits, score_exhibits
-from kdcache.comparison import p_text, points, with_spread
+from kdcache.comparison import named, p_text, points, with_spread
 from kdcache.groups import Group, best_of
 from kdcache.runs import Run
 from kdcache.score_exhibits import Exhibit
@@ -107,7 +107,7 @@ def _accuracy(groups: Sequence[Group], rows: Sequence[Mapping[str, Any]]) -> str
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = ["what", "test %", "difference", "p", "95 % interval", "validation %", "seeds", "seconds", "model"]
+    columns = ["what", "test %", "difference", "p", "95 % interval", "validation %", "seeds", "seconds"]
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
@@ -120,12 +120,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             with_spread(row["validation_accuracy"], row.get("validation_sd")),
             row.get("n"),
             None if row.get("seconds") is None else f"{row['seconds']:,.0f}",
-            row["model"],
         ]
         kind = "best" if row.get("best") else "teacher" if row["kind"] == "teacher" else ""
         best = " (best)" if row.get("best") else ""
         data = "".join(_cell(cell, cell is not None and cell == row.get("why_no_p")) for cell in cells)
-        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row["what"])}{best}</th>{data}</tr>')
+        lines.append(f'<tr class="{kind}"><th scope="row">{escape(named(row))}{best}</th>{data}</tr>')
     return (
         '<div class="scroll" role="region" aria-label="Table of all groups" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
@@ -144,35 +143,42 @@ def _signed(difference: float | None) -> str | None:
 
 
 def _runs(groups: Sequence[Group], unfinished: Sequence[object]) -> str:
-    """Scores, command and fingerprints of every run."""
-    body = ""
+    """Scores, command and fingerprints of every run; what is the same for several is said once."""
+    runs = [run for group in groups for run in group.runs]
+    of_all = dict(set.intersection(*(set(_prints(run).items()) for run in runs))) if len(runs) > 1 else {}
+    body = f"<p>All runs: {_listed(of_all)}.</p>\n" if of_all else ""
     for group in groups:
-        body += f'<h3>{escape(group.label)}</h3>\n<ul class="runs">' + "\n".join(map(_run, group.runs)) + "</ul>\n"
+        lines = "\n".join(_run(run, of_all) for run in group.runs)
+        body += f'<h3>{escape(group.label)}</h3>\n<ul class="runs">{lines}</ul>\n'
     if unfinished:
         names = escape(", ".join(map(str, unfinished)))
         body += f'<p class="missing">Unfinished, and therefore left out: {names}.</p>'
-    return body
+    return f'<div class="prints">{body}</div>'
 
 
-def _run(run: Run) -> str:
-    summary = run.summary
-    command, recorded = run.command
-    shares = [f"{name} {100 * value:.2f} %" for name, value in _scores(summary).items() if value is not None]
-    facts = [f"seed {run.seed}", *shares]
-    if seconds := summary.get("seconds"):
-        facts.append(f"{seconds:,.0f} s")
-    prints = {
-        "cache": summary.get("fingerprint"),
-        "test images": summary.get("test_digest"),
+def _prints(run: Run) -> dict[str, str]:
+    """What a run was made from and with, as far as it is known."""
+    found = {
+        "cache": run.summary.get("fingerprint"),
+        "test images": run.summary.get("test_digest"),
         "software": run.config.get("software"),
+        "command": None if run.command[1] else "not recorded: put together from the options, without the defaults",
     }
-    known = "".join(f"<br/>{name} <code>{escape(value)}</code>" for name, value in prints.items() if value)
-    how = "" if recorded else "<br/>The command was not recorded; this is put together from the options, defaults left out."
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _listed(prints: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} <code>{escape(value)}</code>" for name, value in sorted(prints.items()))
+
+
+def _run(run: Run, of_all: Mapping[str, str]) -> str:
+    scores = {"validation": run.summary.get("validation_accuracy"), "test": run.summary.get("test_accuracy")}
+    facts = [f"seed {run.seed}", *(f"{name} {100 * value:.2f} %" for name, value in scores.items() if value is not None)]
+    if seconds := run.summary.get("seconds"):
+        facts.append(f"{seconds:,.0f} s")
+    own = {name: value for name, value in _prints(run).items() if name not in of_all}
+    more = f"; {_listed(own)}" if own else ""
     return (
-        f'<li><b>{escape(run.name)}</b> <span class="facts">{escape(", ".join(facts))}{known}{how}</span>'
-        f"<pre><code>{escape(command)}</code></pre></li>"
+        f'<li><b>{escape(run.name)}</b> <span class="facts">{escape(", ".join(facts))}{more}</span>'
+        f"<pre><code>{escape(run.command[0])}</code></pre></li>"
     )
-
-
-def _scores(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    return {"validation": summary.get("validation_accuracy"), "test": summary.get("test_accuracy")}

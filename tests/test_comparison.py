@@ -123,7 +123,6 @@ def test_rows_of_groups_as_text():
     shown = subject.shown_rows([teacher, ZERO, row("distilled", "distilled", **GAIN)])
     assert list(shown[1].values()) == [
         "labels only",
-        None,
         3,
         "70.00 ± 1.00",
         "60.00 ± 1.23",
@@ -132,12 +131,17 @@ def test_rows_of_groups_as_text():
         "12.3",
         "best by validation",
     ]
-    assert list(shown[2].values()) == ["distilled", None, 3, "70.00 ± 1.00", "60.00 ± 1.23", "+5.00", "0.032", "12.3", None]
-    assert (shown[0]["model"], shown[0]["validation %"], shown[0]["test %"], shown[0]["n"]) == ("vit", "90.00", None, None)
+    assert list(shown[2].values()) == ["distilled", 3, "70.00 ± 1.00", "60.00 ± 1.23", "+5.00", "0.032", "12.3", None]
+    assert (shown[0]["what"], shown[0]["validation %"], shown[0]["test %"], shown[0]["n"]) == (
+        "teacher: vit",
+        "90.00",
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
-    ("p", "text"), [(None, None), (1e-9, "< 0.0001"), (0.00123, "0.0012"), (0.0499, "0.05"), (0.567, "0.57")]
+    ("p", "text"), [(None, None), (1e-9, "< 0.0001"), (0.000123, "0.0001"), (0.0499, "0.050"), (0.567, "0.57")]
 )
 def test_p_as_text(p, text):
     assert subject.p_text(p) == text
@@ -145,8 +149,8 @@ def test_p_as_text(p, text):
 
 def test_words_on_groups():
     assert subject.grouped_words([ZERO, row("distilled", "distilled", **GAIN)], 4000) == (
-        "Distilled: 60.00 ± 1.23 % of 4,000 test images right (mean and standard deviation over 3 seeds); +5.00 percentage points "
-        "against labels only, 95 % interval +1.00 to +9.00, p = 0.032 (paired t-test over 3 shared seeds)."
+        "Distilled: 60.00 ± 1.23 % of 4,000 test images right (mean and standard deviation over 3 seeds); +5.00 percentage "
+        "points against labels only, 95 % interval +1.00 to +9.00, p = 0.032 (paired t-test over 3 shared seeds)."
     )
     several = [row(f"distilled, T {t}", "distilled", validation_accuracy=0.7 + t / 100, **GAIN) for t in (1, 2)]
     words = subject.grouped_words([ZERO, *several], None)

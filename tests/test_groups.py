@@ -99,7 +99,7 @@ class TestGroups:
         write_run(tmp_path / "a", 0.6, alpha=0.5, student="resnet50")
         write_run(tmp_path / "b", 0.6, alpha=0.5)
         a, b = (group for group in group_runs(find_runs([tmp_path])[0]) if group.distilled)
-        assert (a.student, a.zero, b.zero) == ("resnet50", None, "labels only")
+        assert (a.student, a.zero, b.zero) == ("resnet50", None, "labels only, resnet18")
         assert b.against_zero.reason == "only 1 shared seed"
 
     def test_what_cannot_be_compared(self, tmp_path: Path) -> None:

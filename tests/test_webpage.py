@@ -16,6 +16,7 @@ from PIL import Image
 
 from kdcache import __main__ as tools
 from kdcache import charts, outcomes, svg
+from kdcache.checkpoint import save_answers
 from kdcache.images import load_images
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -128,6 +129,27 @@ def test_a_single_run(changes: dict, tmp_path: Path) -> None:
     out = write_run(tmp_path / "<b>&'\"", **changes)
     assert run(tools.main, "compare", out, "--html", tmp_path / "page.html") == 0
     assert "<b>&'\"" in read(tmp_path / "page.html").text
+
+
+def test_many_classes_are_no_matrix(tmp_path: Path) -> None:
+    for name, alpha in (("labels", 0.0), ("distilled", 0.5)):
+        out = write_run(tmp_path / "runs" / name, 0.5, alpha=alpha)
+        logits = torch.eye(300)[torch.arange(600) % 299]
+        save_answers(out / "answers.pt", torch.arange(600) % 300, student=logits, teacher=None)
+    assert run(tools.main, "compare", tmp_path / "runs", "--html", tmp_path / "page.html") == 0
+    found = sections(read(tmp_path / "page.html"))
+    assert "Confidence" in found and "Confusions" not in found and "Student and teacher" not in found
+
+
+def test_the_embedded_images_need_no_folder(tmp_path: Path) -> None:
+    test = load_images("shapes", Path(), limit=IMAGES).splits["test"]
+    out = write_run(tmp_path / "run", 0.5, alpha=0.5, dataset="shapes", test_digest=test.digest())
+    page = tmp_path / "page.html"
+    assert run(tools.main, "compare", out, "--html", page) == 0
+    assert any(tag == "img" for tag, _ in read(page).found)
+    write_run(tmp_path / "other", 0.5, alpha=0.5, dataset="shapes")
+    assert run(tools.main, "compare", tmp_path / "other", "--html", page) == 0
+    assert "They cannot be shown" in read(page).text
 
 
 def test_confusion_by_hand() -> None:
