@@ -75,7 +75,7 @@ class Run:
         words = ["python", "train_student.py"]
         for item in fields(TrainOptions):
             value = self.options.get(item.name, item.default)
-            if value in (None, False, item.default) or str(value) == str(item.default):
+            if value is None or value is False or str(value) == str(item.default):
                 continue
             words.append("--" + item.name.replace("_", "-"))
             if value is not True:

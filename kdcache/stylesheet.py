@@ -64,7 +64,8 @@ svg .on-differing { fill: var(--ink); }
 
 .scroll { overflow-x: auto; margin: 0.4rem 0 1rem; }
 .scroll:focus-visible { outline: 2px solid var(--best); outline-offset: 3px; }
-table { border-collapse: separate; border-spacing: 0; font: 0.82rem/1.35 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+table { border-collapse: separate; border-spacing: 0;
+  font: 0.82rem/1.35 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 0.8rem; color: var(--soft); padding-bottom: 0.5rem; }
 th, td { text-align: right; padding: 0.36rem 0 0.36rem 1.1rem; white-space: nowrap; font-weight: 400;

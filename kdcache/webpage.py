@@ -168,7 +168,8 @@ def _prints(run: Run) -> dict[str, str]:
 
 
 def _listed(prints: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} <code>{escape(value)}</code>" for name, value in sorted(prints.items()))
+    shown = {name: escape(value) if name == "command" else f"<code>{escape(value)}</code>" for name, value in prints.items()}
+    return "; ".join(f"{name} {shown[name]}" for name in sorted(shown))
 
 
 def _run(run: Run, of_all: Mapping[str, str]) -> str:

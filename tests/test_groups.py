@@ -53,10 +53,12 @@ class TestFinding:
     def test_the_command_is_the_recorded_one_or_made_from_the_options(self, tmp_path: Path) -> None:
         write_run(tmp_path / "a", 0.5, alpha=0.5, seed=3)
         write_run(tmp_path / "b", 0.5, command="python train_student.py --alpha 0")
-        (one, other), _ = find_runs([tmp_path])
+        write_run(tmp_path / "c", 0.5)
+        (one, other, labels_only), _ = find_runs([tmp_path])
         expected = f"python train_student.py --seed 3 --student resnet18 --alpha 0.5 --epochs 3 --out {tmp_path / 'a'}"
         assert one.command == (expected, False)
         assert other.command == ("python train_student.py --alpha 0", True)
+        assert "--alpha 0.0" in labels_only.command[0]
 
 
 class TestGroups:

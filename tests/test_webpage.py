@@ -59,7 +59,7 @@ def read(page: Path) -> Reader:
     reader = Reader()
     reader.feed(text)
     assert reader.open == []
-    assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r'"data:image/png;base64,[\w+/=]+"', "", text))
     for tag, attributes in reader.found:
         assert tag not in ("script", "link", "iframe", "object")
         assert not any(name.startswith("on") for name in attributes)
