@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from finished_runs import write_run, write_sweep
 
 from kdcache import __main__ as tools
 from kdcache import checkpoint
+from kdcache.config import TrainOptions, parse_options
 from kdcache.errors import InputError
 from kdcache.groups import best_of, check_comparable, group_runs, rows_of
 from kdcache.runs import find_runs
@@ -59,6 +61,14 @@ class TestFinding:
         assert one.command == (expected, False)
         assert other.command == ("python train_student.py --alpha 0", True)
         assert "--alpha 0.0" in labels_only.command[0]
+
+    def test_a_command_made_from_the_options_gives_them_back(self, tmp_path: Path) -> None:
+        options = TrainOptions(alpha=0.0, mean=(0.5, 0.25, 1e-3), lr=0.1, vis=True, out=tmp_path / "a b", limit=3, warmup=0.0)
+        out = write_run(tmp_path / "run", 0.5)
+        (out / "config.json").write_text(json.dumps({"options": options.as_dict()}))
+        words = shlex.split(find_runs([out])[0][0].command[0])
+        assert words[:2] == ["python", "train_student.py"]
+        assert parse_options(TrainOptions, words[2:], None) == options
 
 
 class TestGroups:
