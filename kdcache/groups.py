@@ -70,11 +70,6 @@ class Group:
         """The standard deviation over the seeds; None for a single one."""
         return standard_deviation(list(self.by_seed(key).values()))
 
-    @property
-    def representative(self) -> Run:
-        """The run with the highest validation accuracy."""
-        return max(self.runs, key=lambda run: run.summary["validation_accuracy"])
-
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raise InputError unless all runs were tested on the same images, as far as their summaries say."""
