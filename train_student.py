@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_pictures(run)
         rows, _ = comparison([summary])
         say("\n" + format_table(rows))
-        say(f"\n{options.out}: student.pt, student.json, summary.json, curves.png, confusion.png, views.png")
+        say(f"\n{options.out}: student.pt, student.json, summary.json, answers.pt, curves.png, confusion.png, views.png")
     leave()
 
 

@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdcache.checkpoint import read_summary
-from kdcache.comparison import comparison, format_table
+from kdcache.checkpoint import write_json, write_text
+from kdcache.comparison import as_csv, comparison, format_table, grouped_words, shown_rows
 from kdcache.config import OneLineParser, TrainOptions, parse_options, setting
 from kdcache.console import Progress, exit_code, say
 from kdcache.errors import DamagedError, InputError
 from kdcache.export import CARD_FILE, DisagreementError, export
 from kdcache.finished_run import open_run
 from kdcache.formats import FORMATS
+from kdcache.groups import check_comparable, group_runs, rows_of
 from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
 from kdcache.materials import load_materials
@@ -21,8 +22,10 @@ from kdcache.models import pick_device
 from kdcache.pictures import draw_answers
 from kdcache.predict import predict
 from kdcache.report import comparison_chart, soft_target_sheet
+from kdcache.runs import find_runs, load_test_images
 from kdcache.sweep import combinations, finished, start_helpers, train_all
 from kdcache.targets import load_images_of
+from kdcache.webpage import page
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -72,19 +75,29 @@ def verify_command(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """A table of finished runs, a chart, and in words whether distilling helped."""
-    summaries = [read_summary(folder) for folder in arguments.runs]
-    other = next((entry for entry in summaries if entry["test_digest"] != summaries[0]["test_digest"]), None)
-    if other is not None:
-        raise InputError(
-            f"runs tested on the same images as {summaries[0]['name']} ({summaries[0]['dataset']})",
-            f"{other['name']} ({other['dataset']})",
-            "compare runs of one dataset",
-        )
-    rows, words = comparison(summaries)
-    say(format_table(rows) + f"\n\n{words}")
+    """A table of finished runs, and in words whether distilling helped; also as CSV, JSON, a chart or a web page."""
+    runs, unfinished = find_runs(arguments.runs)
+    check_comparable(runs)
+    groups = group_runs(runs)
+    rows, single = rows_of(groups), all(len(group.runs) == 1 for group in groups)
+    single_rows, words = comparison([run.summary | {"name": run.name} for run in runs])
+    if not single:
+        words = grouped_words(rows, runs[0].summary.get("test_images"))
+    say(format_table(single_rows if single else shown_rows(rows)) + f"\n\n{words}")
+    if unfinished:
+        say(f"unfinished, left out: {', '.join(map(str, unfinished))}")
+    if arguments.csv is not None:
+        write_text(arguments.csv, as_csv(rows))
+        say(f"csv: {arguments.csv}")
+    if arguments.json is not None:
+        facts = {key: runs[0].summary.get(key) for key in ("dataset", "test_images", "test_digest")}
+        write_json(arguments.json, facts | {"rows": rows, "words": words, "unfinished": [str(path) for path in unfinished]})
+        say(f"json: {arguments.json}")
+    if arguments.html is not None:
+        write_text(arguments.html, page(groups, rows, words, unfinished, load_test_images(runs, arguments.data)))
+        say(f"page: {arguments.html}")
     if arguments.chart is not None:
-        comparison_chart(rows, arguments.chart)
+        comparison_chart(single_rows, arguments.chart)
         say(f"chart: {arguments.chart}")
 
 
@@ -202,7 +215,11 @@ def main(argv: list[str] | None = None) -> int | None:
     add.add_argument("--device", default="auto", help="where the teacher runs")
     add.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of rows")
     add = command("compare", compare)
-    add.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    add.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of several such folders")
+    add.add_argument("--csv", type=Path, metavar="FILE", help="also write the rows with full precision, as CSV")
+    add.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    add.add_argument("--html", type=Path, metavar="FILE", help="also write a page that opens offline")
+    add.add_argument("--data", type=Path, metavar="DIR", help="folder with the dataset's images, to show some in the page")
     add.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
     add = command("export", export_command)
     add.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")

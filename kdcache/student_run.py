@@ -28,7 +28,7 @@ from kdcache.training import Trainer, build_student, resolve, strip
 
 
 class StudentRun:
-    """Trains one student and leaves config, metrics, checkpoints, student, summary and pictures in `options.out`.
+    """Trains one student and leaves config, metrics, checkpoints, student, answers and summary in `options.out`.
 
     Args:
         say: prints a line.
@@ -136,7 +136,7 @@ class StudentRun:
         self._say(_epoch_line(record, self.options.epochs))
 
     def finish(self) -> dict[str, Any]:
-        """Test the best epoch's student, once, and write student, pictures and summary. Returns the summary."""
+        """Test the best epoch's student, once, and write its answers, the student and the summary. Returns the summary."""
         out = self.options.out
         self._processes.barrier()  # until the first has written the best epoch
         best = torch.load(out / "best.pt", map_location=self.device, weights_only=True)
@@ -146,6 +146,8 @@ class StudentRun:
         summary = self._summary(best, test.accuracy)
         if not self._processes.first:
             return summary
+        teacher = self.targets.answers["test"] if self.targets else None
+        checkpoint.save_answers(out / "answers.pt", self.images.splits["test"].labels, student=test.logits, teacher=teacher)
         checkpoint.save_tensors(out / "student.pt", strip(self.trainer.module, self.trainer.classes))
         preprocessing = dataclasses.replace(self.student.preprocessing, class_names=self.images.class_names)
         facts = {"model": self.options.student, "small_stem": self.options.small_stem, "fingerprint": self._fingerprint()}

@@ -36,6 +36,7 @@ class Evaluation:
     loss: float
     accuracy: float
     answers: np.ndarray  # int64 (N,)
+    logits: Tensor  # float32 (N, K), on the CPU
 
 
 def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> Model:
@@ -251,7 +252,7 @@ class Trainer:
         logits = self._processes.gathered(part)
         answers = logits.argmax(1)
         accuracy = (answers == split.labels).float().mean().item()
-        return Evaluation(label_loss(logits, split.labels).item(), accuracy, answers.numpy())
+        return Evaluation(label_loss(logits, split.labels).item(), accuracy, answers.numpy(), logits)
 
     def state_dict(self) -> dict[str, Any]:
         """Model, optimizer, scaler and generators: with the epoch's number, all that decides what comes next."""

@@ -55,7 +55,7 @@ def test_both_phases_leave_what_they_promise(cache: Path, tmp_path: Path, capsys
 
     held = {path.name for path in out.iterdir()}
     assert held == {
-        "config.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json", "summary.json",
+        "config.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json", "summary.json", "answers.pt",
         "curves.png", "confusion.png", "views.png",
     }  # fmt: skip
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -97,3 +97,72 @@ def test_nothing_to_compare():
     }
     for reason, summaries in expected.items():
         assert subject.comparison(summaries)[1] == f"Nothing to compare: {reason}."
+
+
+def test_a_student_that_was_trained_in_one_way_only_does_not_count():
+    teacher = summary("teacher", 0.0, 0.99, student="resnet50")
+    runs = [LABELS, summary("a", 0.9, 0.8)]
+    assert subject.comparison([*runs, teacher])[1] == subject.comparison(runs)[1]
+
+
+def row(what: str, kind: str, **changes) -> dict:
+    return {
+        "what": what, "kind": kind, "model": "resnet18", "n": 3, "validation_accuracy": 0.7, "validation_sd": 0.01,
+        "test_accuracy": 0.6, "test_sd": 0.0123, "best": False, "zero_line": "labels only", "shared_seeds": 3,
+        "difference": None, "difference_low": None, "difference_high": None, "p": None, "why_no_p": None, "seconds": 12.34,
+        **changes,
+    }  # fmt: skip
+
+
+ZERO = row("labels only", "labels only", best=True)
+GAIN = {"difference": 0.05, "difference_low": 0.01, "difference_high": 0.09, "p": 0.0321}
+
+
+def test_rows_of_groups_as_text():
+    teacher = {"what": "teacher", "kind": "teacher", "model": "vit", "validation_accuracy": 0.9, "test_accuracy": None}
+    shown = subject.shown_rows([teacher, ZERO, row("distilled", "distilled", **GAIN)])
+    assert list(shown[1].values()) == [
+        "labels only",
+        3,
+        "70.00 ± 1.00",
+        "60.00 ± 1.23",
+        None,
+        None,
+        "12.3",
+        "best by validation",
+    ]
+    assert list(shown[2].values()) == ["distilled", 3, "70.00 ± 1.00", "60.00 ± 1.23", "+5.00", "0.032", "12.3", None]
+    assert (shown[0]["what"], shown[0]["validation %"], shown[0]["test %"], shown[0]["n"]) == (
+        "teacher: vit",
+        "90.00",
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(None, None), (1e-9, "< 0.0001"), (0.000123, "0.0001"), (0.0499, "0.050"), (0.567, "0.57")]
+)
+def test_p_as_text(p, text):
+    assert subject.p_text(p) == text
+
+
+def test_words_on_groups():
+    assert subject.grouped_words([ZERO, row("distilled", "distilled", **GAIN)], 4000) == (
+        "Distilled: 60.00 ± 1.23 % of 4,000 test images right (mean and standard deviation over 3 seeds); +5.00 percentage "
+        "points against labels only, 95 % interval +1.00 to +9.00, p = 0.032 (paired t-test over 3 shared seeds)."
+    )
+    several = [row(f"distilled, T {t}", "distilled", validation_accuracy=0.7 + t / 100, **GAIN) for t in (1, 2)]
+    words = subject.grouped_words([ZERO, *several], None)
+    assert words.startswith("Of the distilled rows the best by validation accuracy is distilled, T 2: 60.00")
+    assert words.endswith("Each p is of one comparison alone; with 2 of them, look for p below 0.025.")
+
+
+def test_words_where_there_is_no_p():
+    single = row("distilled", "distilled", n=1, test_sd=None, difference=0.05, why_no_p="only 1 shared seed")
+    assert subject.grouped_words([ZERO, single], None) == (
+        "Distilled: 60.00 % right (one seed); +5.00 percentage points against labels only; how sure that is cannot be said: "
+        "only 1 shared seed."
+    )
+    assert "there is no labels-only run" in subject.grouped_words([single], None)
+    assert "there is no distilled run" in subject.grouped_words([ZERO], None)

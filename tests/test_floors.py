@@ -11,14 +11,15 @@ PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
     "errors logistic __init__",
-    "config views losses mixing projection seal shapes distributed report comparison small_resnets",
-    "manifest images checkpoint models console model_card",
-    "cache finished_run formats",
-    "writer targets teacher export predict",
-    "precompute training dataset live",
-    "materials inspection",
+    "config views losses mixing projection seal shapes distributed small_resnets "
+    "report comparison significance outcomes svg stylesheet",
+    "manifest images checkpoint models console model_card charts",
+    "cache finished_run formats runs",
+    "writer targets teacher export predict groups",
+    "precompute training dataset live score_exhibits",
+    "materials inspection answer_exhibits",
     "student_run",
-    "pictures",
+    "pictures webpage",
     "sweep",
     "__main__",
     "precompute_teacher train_student",
