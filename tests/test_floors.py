@@ -12,14 +12,15 @@ PACKAGE = ROOT / "kdcache"
 FLOORS = (
     "errors logistic __init__",
     "config views losses mixing projection seal shapes distributed report comparison small_resnets",
-    "manifest images checkpoint models console model_card",
+    "manifest images checkpoint models console model_card measurement",
     "cache finished_run formats",
     "writer targets teacher export predict",
     "precompute training dataset live",
     "materials inspection",
     "student_run",
-    "pictures",
-    "sweep",
+    "pictures baseline",
+    "sweep bench_setup",
+    "bench",
     "__main__",
     "precompute_teacher train_student",
 )
