@@ -18,7 +18,7 @@ from kdcache.finished_run import open_run
 from kdcache.formats import FORMATS
 from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
-from kdcache.measurement import ratio_chart, table_rows
+from kdcache.measurement import ratio_chart, remarks, table_rows
 from kdcache.models import pick_device
 from kdcache.pictures import draw_answers
 from kdcache.predict import predict
@@ -139,7 +139,7 @@ def bench_command(arguments: argparse.Namespace) -> int:
         environment, found = run(options, progress, keep)
     say(", ".join(f"{key} {value}" for key, value in environment.items()) + "\n")
     say(format_table(table_rows(found)))
-    say("\nunit x: a ratio, measured in turns on this machine; all other numbers are this machine's own")
+    say("\n" + "\n".join([*remarks(found), "unit x: a ratio, measured in turns; all other numbers are this machine's own"]))
     if arguments.quick:
         say("--quick: models so small that the targets are not meant for them")
     if arguments.picture is not None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,8 +78,8 @@ def forward_flops(module: nn.Module, size: int) -> int:
     return counter.get_total_flops()
 
 
-def matrix_product(size: int, precision: str, device: torch.device, times: int) -> tuple[Callable[[], None], float]:
-    """`times` products of two `size` x `size` matrices, and how many floating-point operations that is."""
+def matrix_product(size: int, precision: str, device: torch.device, times: int) -> Callable[[], None]:
+    """`times` products of two `size` x `size` matrices, 2 size³ floating-point operations each."""
     left, right = (torch.randn(size, size, device=device).to(_DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(left)
 
@@ -88,7 +87,7 @@ def matrix_product(size: int, precision: str, device: torch.device, times: int) 
         for _ in range(times):
             torch.mm(left, right, out=out)
 
-    return multiply, 2.0 * size**3 * times
+    return multiply
 
 
 def bare_teacher(teacher: Teacher, batch: int) -> Callable[[], None]:
@@ -106,28 +105,32 @@ def bare_teacher(teacher: Teacher, batch: int) -> Callable[[], None]:
 
 
 def bare_student(
-    student: Model, optimizer: str, precision: str, device: torch.device, batch: int, *, classes: int, compiled: bool
+    student: Model, options: TrainOptions, device: torch.device, batch: int, *, classes: int
 ) -> Callable[[], None]:
-    """One step of the shortest training loop there is, on a batch that lies on the device already."""
+    """One step of the shortest training loop there is, on a batch that lies on the device already.
+
+    Args:
+        options: resolved; optimizer, precision and compile are taken from them.
+    """
     module = student.module.to(device, memory_format=torch.channels_last).train()
-    forward = torch.compile(module) if compiled else module
+    forward = torch.compile(module) if options.compile else module
     size = student.preprocessing.image_size
     inputs = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classes
     fused = device.type == "cuda"
-    if optimizer == "sgd":
-        stepper = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=fused)
+    if options.optimizer == "sgd":
+        optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=fused)
     else:
-        stepper = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=fused)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=fused)
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
 
     def step() -> None:
-        with autocast(precision, device):
+        with autocast(options.precision, device):
             logits = class_logits(forward(inputs)).float()
         loss = functional.cross_entropy(logits, labels)
-        stepper.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
-        scaler.step(stepper)
+        scaler.step(optimizer)
         scaler.update()
 
     return step
@@ -239,8 +242,3 @@ def fill_cheap_cache(cache_path: str, rows: int, classes: int, device_name: str)
     began = time.perf_counter()
     precompute(teacher, images, PrecomputeOptions(cache=Path(cache_path), restart=True), lambda done, total: None)
     return {"seconds": time.perf_counter() - began, "peak": peak_memory()}
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -25,24 +25,23 @@ from kdcache.teacher import prepare_teacher
 
 def matrices(setup: Setup) -> list[Measurement]:
     """How fast the device multiplies large matrices, and how near to that the teacher comes."""
-    size, found = setup.options.matrix_size, []
-    for precision in ("fp32", *setup.half):
-        multiply, flops = baseline.matrix_product(size, precision, setup.device, 10 if setup.gpu else 1)
-        seconds = setup.time(multiply=multiply)
-        values = rates(seconds, "multiply", flops / 1e9)
-        found.append(Measurement(f"matrix product, {precision}", "GFLOP/s", values, note=f"{size} x {size}", seconds=seconds))
-    teacher, batch = setup.teacher, setup.teacher_batch
-    multiply, flops = baseline.matrix_product(size, teacher.precision, setup.device, 10 if setup.gpu else 1)
-    seconds = setup.time(multiply=multiply, teacher=baseline.bare_teacher(teacher, batch))
+    size, teacher, batch = setup.options.matrix_size, setup.teacher, setup.teacher_batch
+    precisions_here = dict.fromkeys(["fp32", *setup.half, teacher.precision])
+    times = 10 if setup.gpu else 1  # one is over too soon on a GPU
+    arms = {each: baseline.matrix_product(size, each, setup.device, times) for each in precisions_here}
+    seconds = setup.time(**arms, teacher=baseline.bare_teacher(teacher, batch))
+    operations = 2 * size**3 * times
+    found = [
+        Measurement(f"matrix product, {each}", "GFLOP/s", rates(seconds, each, operations / 1e9), note=f"{size} x {size}")
+        for each in arms
+    ]
     per_image = baseline.forward_flops(teacher.model.module, setup.options.image_size)
-    note = f"{teacher.model.name}, {per_image / 1e9:.3g} GFLOP an image, batches of {batch}, {teacher.precision}"
-    share = ratios(seconds, "multiply", "teacher", per_image * batch / flops)
-    images_per_second = rates(seconds, "teacher", batch)
-    name = "teacher alone, share of the matrix rate"
+    note = f"{setup.teacher_in_words()}, {per_image / 1e9:.3g} GFLOP an image"
+    share = ratios(seconds, teacher.precision, "teacher", per_image * batch / operations)
     return [
         *found,
-        Measurement(name, RATIO, share, Target(low=0.6), note, seconds=seconds),
-        Measurement("teacher alone", "images/s", images_per_second, None, note, seconds=seconds),
+        Measurement("teacher alone, share of the matrix rate", RATIO, share, Target(low=0.6), note, seconds=seconds),
+        Measurement("teacher alone", "images/s", rates(seconds, "teacher", batch), None, note, seconds=seconds),
     ]
 
 
@@ -56,16 +55,12 @@ def phase_one(setup: Setup) -> list[Measurement]:
             forward()
 
     seconds = setup.time(pipeline=lambda: setup.fill(setup.folder / "again.h5"), bare=bare)
-    note = f"{total} images in batches of {batch}, {setup.teacher.precision}"
+    note = f"{setup.teacher_in_words()}, {total} images"
     share = ratios(seconds, "bare", "pipeline", total / (steps * batch))
     return [
-        Measurement("phase one, share of the bare teacher", RATIO, share, _near_bare(setup), note, seconds=seconds),
+        Measurement("phase one, share of the bare teacher", RATIO, share, setup.near_bare, note, seconds=seconds),
         Measurement("phase one", "images/s", rates(seconds, "pipeline", total), None, note, seconds=seconds),
     ]
-
-
-def _near_bare(setup: Setup) -> Target:
-    return Target(low=0.95 if setup.gpu else 0.97)
 
 
 def distillation(setup: Setup) -> list[Measurement]:
@@ -73,32 +68,28 @@ def distillation(setup: Setup) -> list[Measurement]:
     _, distilled = setup.epochs(alpha=0.9)
     _, labels = setup.epochs(alpha=0.0)
     seconds = setup.time(distilled=distilled, labels=labels)
-    values = ratios(seconds, "distilled", "labels")
-    note = "time, alpha 0.9 over alpha 0"
-    return [Measurement("step, distilling over labels only", RATIO, values, Target(high=1.01), note, seconds=seconds)]
+    values, name = ratios(seconds, "distilled", "labels"), "step, distilling over labels only"
+    return [Measurement(name, RATIO, values, Target(high=1.01), "time, alpha 0.9 over alpha 0", seconds=seconds)]
 
 
 def student(setup: Setup) -> list[Measurement]:
     """What phase two loses around its student, and the student's speed."""
     trainer, epoch = setup.epochs(alpha=0.9)
     images, steps = setup.options.images, trainer.steps_per_epoch
-    batch, precision = images // steps, trainer.options.precision
-    step = baseline.bare_student(
-        setup.fresh_student(), trainer.options.optimizer, precision, setup.device, batch,
-        classes=trainer.classes, compiled=setup.options.compile,
-    )  # fmt: skip
+    batch = images // steps
+    step = baseline.bare_student(setup.fresh_student(), trainer.options, setup.device, batch, classes=trainer.classes)
 
     def bare() -> None:
         for _ in range(steps):
             step()
 
     seconds = setup.time(epoch=epoch, bare=bare)
-    note = f"{setup.options.student}, {setup.options.image_size} px, batches of {batch}, {precision}"
+    note = f"{setup.options.student}, {setup.options.image_size} px, batches of {batch}, {trainer.options.precision}"
     share = ratios(seconds, "bare", "epoch", images / (steps * batch))
     fast = Target(low=3000) if setup.gpu else None
     return [
-        Measurement("training, share of the bare loop", RATIO, share, _near_bare(setup), note, seconds=seconds),
-        Measurement("training", "images/s", rates(seconds, "epoch", images), fast, f"this machine; {note}", seconds=seconds),
+        Measurement("training, share of the bare loop", RATIO, share, setup.near_bare, note, seconds=seconds),
+        Measurement("training", "images/s", rates(seconds, "epoch", images), fast, note, seconds=seconds),
     ]
 
 
@@ -111,7 +102,7 @@ def usual_script(setup: Setup) -> list[Measurement]:
         batch=setup.student_batch, device=setup.device, workers=options.workers,
     )  # fmt: skip
     seconds = setup.time(cached=cached, usual=script.epoch)
-    target, note = Target(high=1 / 6 if setup.gpu else 1 / 3), f"time; PIL, DataLoader with {options.workers} workers, float32"
+    target, note = Target(high=1 / 6 if setup.gpu else 1 / 3), f"time; PIL, {options.workers} DataLoader workers, float32"
     values = ratios(seconds, "cached", "usual")
     return [Measurement("epoch, cached over usual script", RATIO, values, target, note, seconds=seconds)]
 
@@ -131,8 +122,7 @@ def live_teacher(setup: Setup) -> list[Measurement]:
 
 def start(setup: Setup) -> list[Measurement]:
     """How long until a student learns: in a fresh process, and after another one in the same process."""
-    options, cache = setup.options, setup.folder / "start.h5"
-    device = str(setup.device)
+    options, cache, device = setup.options, setup.folder / "start.h5", str(setup.device)
     in_child("fill_cheap_cache", cache, options.rows, options.classes, device)
     load_or_fit_probe(open_cache(cache))
     found = [in_child("first_steps", cache, "kdcache.small_resnets:half_resnet8", device) for _ in range(options.rounds)]
@@ -161,12 +151,9 @@ def rows(setup: Setup) -> list[Measurement]:
         return fill
 
     counts = {"once": full // 4, "twice": full // 2, "fourfold": full}
-    seconds = setup.time(**{name: filling(name, count) for name, count in counts.items()})
+    seconds = setup.time(warm_up=False, **{name: filling(name, count) for name, count in counts.items()})
     growth = [
-        tuple(
-            (more - less) / (counts[name] - counts["once"])
-            for more, less in zip(peaks[name][1:], peaks["once"][1:], strict=True)
-        )
+        tuple((more - less) / (counts[name] - counts["once"]) for more, less in zip(peaks[name], peaks["once"], strict=True))
         for name in ("twice", "fourfold")
     ]
     note = f"{counts['once']} rows, a teacher that costs nothing"

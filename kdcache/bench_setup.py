@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 import platform
 import typing
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from kdcache.cache import open_cache
 from kdcache.config import AT_LEAST_0, AT_LEAST_1, Options, PrecomputeOptions, Range, TrainOptions, option
 from kdcache.images import ImageData
 from kdcache.materials import Materials
-from kdcache.measurement import interleaved, synchronizer
+from kdcache.measurement import Target, interleaved, synchronizer
 from kdcache.models import Model, build_model, pick_device
 from kdcache.precompute import precompute
 from kdcache.student_run import StudentRun
@@ -30,6 +31,11 @@ QUICK = {
     "images": 64, "batch_size": 16, "rounds": 2, "rows": 200, "classes": 20, "matrix_size": 256, "workers": 1,
 }  # fmt: skip
 """Tiny models, to see in seconds that every measurement works. The numbers say nothing; the targets are not meant for them."""
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class BenchOptions(Options):
     rows: int = option(50_000, "of the cache from which a student starts", within=Range(200))
     classes: int = option(1000, "of that cache", within=Range(2))
     matrix_size: int | None = option(None, "side of the matrices (default: 2048 on a CPU, else 8192)", within=AT_LEAST_1)
-    workers: int = option(min(4, baseline.usable_cpus()), "DataLoader workers of the usual script", within=AT_LEAST_0)
+    workers: int = option(min(4, usable_cpus()), "DataLoader workers of the usual script", within=AT_LEAST_0)
     compile: bool = option(False, "torch.compile the student, in the product and in the bare loop")
     only: str | None = option(None, "measure only these, separated by commas")
 
@@ -130,14 +136,24 @@ class Setup:
         # the small learning rate keeps the loss finite, whatever the weights; the views of all sides come from the cache
         return TrainOptions(
             student=own.student, student_weights="none", image_size=own.image_size, batch_size=self.student_batch, lr=1e-4,
-            epochs=own.rounds + 1, augment="cached", projection="probe", cache=self.folder / "teacher.h5", device=str(self.device),
-            precision=own.precision, seed=own.seed, compile=own.compile, out=self.folder / f"student-{next(self._numbers)}",
-            **changes,
+            epochs=own.rounds + 1, augment="cached", projection="probe", cache=self.folder / "teacher.h5",
+            device=str(self.device), precision=own.precision, seed=own.seed, compile=own.compile,
+            out=self.folder / f"student-{next(self._numbers)}", **changes,
         )  # fmt: skip
 
-    def time(self, **arms: Callable[[], float | None]) -> dict[str, tuple[float, ...]]:
+    def time(self, *, warm_up: bool = True, **arms: Callable[[], float | None]) -> dict[str, tuple[float, ...]]:
         """Seconds of the arms in each round, in turns."""
-        return interleaved(arms, self.options.rounds, synchronize=synchronizer(self.device))
+        return interleaved(arms, self.options.rounds, warm_up=warm_up, synchronize=synchronizer(self.device))
+
+    @property
+    def near_bare(self) -> Target:
+        """The share of a bare loop that the product should reach."""
+        return Target(low=0.95 if self.gpu else 0.97)
+
+    def teacher_in_words(self) -> str:
+        return (
+            f"{self.options.teacher}, {self.options.image_size} px, batches of {self.teacher_batch}, {self.teacher.precision}"
+        )
 
     def environment(self) -> dict[str, str | int]:
         """The machine and the software, as far as the numbers depend on them."""
@@ -145,7 +161,7 @@ class Setup:
         return {
             "device": f"{self.device.type}: {name}",
             "threads": torch.get_num_threads(),
-            "cpus": baseline.usable_cpus(),
+            "cpus": usable_cpus(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "python": platform.python_version(),

@@ -89,22 +89,23 @@ def interleaved(
     arms: Mapping[str, Callable[[], float | None]],
     rounds: int,
     *,
+    warm_up: bool = True,
     clock: Callable[[], float] = time.perf_counter,
     synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of each arm in each round.
 
     The arms take turns, so that what slows the machine down for a while slows all of them, and every second round goes
-    backwards, so that a steady drift favours none. One round that is not timed goes before: it allocates, compiles, picks
-    kernels and fills the page cache.
+    backwards, so that a steady drift favours none.
 
     Args:
         arms: what to run, under its name. One that returns seconds has timed itself, to leave out what is not meant.
+        warm_up: whether a round that is not timed goes before, which allocates, compiles and picks kernels.
         clock: seconds since some moment.
         synchronize: waits until the device has done all that it was given.
     """
     found: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name in list(arms)[:: 1 if number % 2 else -1]:
             synchronize()
             began = clock()
@@ -170,21 +171,31 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
 
 
 def table_rows(measurements: Sequence[Measurement]) -> list[dict[str, str | None]]:
-    """The rows for `format_table`: what, median, spread, unit, target and whether it holds, note."""
+    """The rows for `format_table`: what, median, min..max, unit, target, whether it holds."""
     rows = []
     for one in measurements:
-        row: dict[str, str | None] = {"what": one.name, "median": None, "min..max": None, "unit": one.unit}
-        row["target"] = one.target and str(one.target)
-        row["holds"] = None
-        row["note"] = one.note or None
+        found: dict[str, str | None] = {"median": None, "min..max": None, "holds": None}
         if one.fault is not None:
-            row["note"] = f"not measured: {one.fault}"
+            found["median"] = "failed"
         if one.values:
-            row["median"] = _number(one.median)
-            row["min..max"] = f"{_number(min(one.values))}..{_number(max(one.values))}"
-            row["holds"] = one.target and ("yes" if one.target.holds(one.median) else "no")
-        rows.append(row)
+            found["median"] = _number(one.median)
+            found["min..max"] = f"{_number(min(one.values))}..{_number(max(one.values))}"
+            found["holds"] = one.target and ("yes" if one.target.holds(one.median) else "no")
+        target = one.target and str(one.target)
+        keys = "what", "median", "min..max", "unit", "target", "holds"
+        row = {"what": one.name, "unit": one.unit or None, "target": target} | found
+        rows.append({key: row[key] for key in keys})
     return rows
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """A line for each that failed or has a note; measurements with the same one share it."""
+    lines: dict[str, list[str]] = {}
+    for one in measurements:
+        text = f"failed: {one.fault}" if one.fault is not None else one.note
+        if text:
+            lines.setdefault(text, []).append(one.name)
+    return [f"{'; '.join(names)}: {text}" for text, names in lines.items()]
 
 
 def _number(value: float) -> str:
@@ -198,6 +209,7 @@ def ratio_chart(measurements: Sequence[Measurement], path: Path) -> None:
     """
     shown = [one for one in measurements if one.unit == RATIO and one.target is not None and one.values]
     style = {"font.family": "DejaVu Sans", "font.size": 8.5, "text.color": INK, "xtick.color": GREY, "axes.edgecolor": RULE}
+    style["axes.labelcolor"] = GREY
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(8.5, 1.2 + 0.5 * max(1, len(shown))), layout="constrained", facecolor="white")
         axes = figure.subplots()
@@ -220,13 +232,14 @@ def _bar(axes: Axes, position: int, one: Measurement) -> None:
     target, median = one.target, one.median
     axes.barh(position, median, height=0.46, color=BLUE if target.holds(median) else GREY, zorder=2)
     axes.plot([min(one.values), max(one.values)], [position, position], color=INK, linewidth=1.2, zorder=3)
-    for bound, towards in ((target.low, 1), (target.high, -1)):
-        if bound is not None:
-            axes.plot([bound, bound], [position - 0.34, position + 0.34], color=ORANGE, linewidth=1.8, zorder=4)
-            axes.annotate(
-                "", (bound, position - 0.34), (12 * towards, 0), textcoords="offset points", zorder=4,
-                arrowprops={"arrowstyle": "<-", "color": ORANGE, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0},
-            )  # fmt: skip
+    bounds = [bound for bound in (target.low, target.high) if bound is not None]
+    for bound in bounds:
+        axes.plot([bound, bound], [position - 0.34, position + 0.34], color=ORANGE, linewidth=1.6, zorder=4)
+    if len(bounds) == 1:  # which way the target lies; two lines say it without
+        axes.annotate(
+            "", (bounds[0], position - 0.34), (-12 if target.low is None else 12, 0), textcoords="offset points",
+            arrowprops={"arrowstyle": "<-", "color": ORANGE, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}, zorder=4,
+        )  # fmt: skip
     end = max(*one.values, target.high or 0, target.low or 0)
     verdict = "holds" if target.holds(median) else "missed"
     axes.annotate(f"{_number(median)}  ({target}: {verdict})", (end, position), (6, 0), textcoords="offset points", va="center")
