@@ -90,16 +90,17 @@ def matrix_product(size: int, precision: str, device: torch.device, times: int) 
     return multiply
 
 
-def bare_teacher(teacher: Teacher, batch: int) -> Callable[[], None]:
-    """The model alone, once over a batch that lies on the device already; what it says stays there."""
+def bare_teacher(teacher: Teacher, *batches: int) -> Callable[[], None]:
+    """The model alone, over batches of these sizes that lie on the device already; what it says stays there."""
     module, size = teacher.model.module, teacher.model.preprocessing.image_size
-    inputs = torch.randn(batch, 3, size, size, device=teacher.device)
+    inputs = torch.randn(max(batches), 3, size, size, device=teacher.device)
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):  # as prepare_teacher decides
         inputs = inputs.to(memory_format=torch.channels_last)
 
     def forward() -> None:
         with torch.inference_mode(), autocast(teacher.precision, teacher.device):
-            module(inputs)
+            for batch in batches:
+                module(inputs[:batch])
 
     return forward
 

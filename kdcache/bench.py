@@ -47,19 +47,15 @@ def matrices(setup: Setup) -> list[Measurement]:
 
 def phase_one(setup: Setup) -> list[Measurement]:
     """What phase one loses around the teacher: gathering, rendering, copying back, writing."""
-    total, batch = sum(len(part) for part in setup.images.splits.values()), setup.teacher_batch
-    forward, steps = baseline.bare_teacher(setup.teacher, batch), -(-total // batch)
-
-    def bare() -> None:
-        for _ in range(steps):
-            forward()
-
+    counts, batch = [len(part) for part in setup.images.splits.values()], setup.teacher_batch
+    batches = [min(batch, count - start) for count in counts for start in range(0, count, batch)]
+    bare = baseline.bare_teacher(setup.teacher, *batches)
     seconds = setup.time(pipeline=lambda: setup.fill(setup.folder / "again.h5"), bare=bare)
-    note = f"{setup.teacher_in_words()}, {total} images"
-    share = ratios(seconds, "bare", "pipeline", total / (steps * batch))
+    note = f"{setup.teacher_in_words()}, {sum(counts)} images"
+    share, images_per_second = ratios(seconds, "bare", "pipeline"), rates(seconds, "pipeline", sum(counts))
     return [
         Measurement("phase one, share of the bare teacher", RATIO, share, setup.near_bare, note, seconds=seconds),
-        Measurement("phase one", "images/s", rates(seconds, "pipeline", total), None, note, seconds=seconds),
+        Measurement("phase one", "images/s", images_per_second, None, note, seconds=seconds),
     ]
 
 
