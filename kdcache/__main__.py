@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kdcache.bench import chosen, run
+from kdcache.bench_setup import QUICK, BenchOptions, add_bench_options
 from kdcache.checkpoint import write_json, write_text
 from kdcache.comparison import as_csv, comparison, format_table, grouped_words, shown_rows
 from kdcache.config import OneLineParser, TrainOptions, parse_options, setting
@@ -18,6 +20,7 @@ from kdcache.groups import check_comparable, group_runs, rows_of
 from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
 from kdcache.materials import load_materials
+from kdcache.measurement import ratio_chart, remarks, table_rows
 from kdcache.models import pick_device
 from kdcache.pictures import draw_answers
 from kdcache.predict import predict
@@ -134,6 +137,32 @@ def predict_command(arguments: argparse.Namespace) -> int:
     return int(bool(faults))
 
 
+def bench_command(arguments: argparse.Namespace) -> int:
+    """How fast both phases run here, beside bare loops and the usual script, all in one run."""
+    given = {key: value for key, value in vars(arguments).items() if key not in ("function", "quick", "json", "picture")}
+    options = BenchOptions(**(QUICK if arguments.quick else {}) | given)
+    chosen(options)
+    for file in (arguments.json, arguments.picture):
+        if file is not None and not file.absolute().parent.is_dir():  # found before the hours, not after
+            raise InputError(f"a folder for {file}", "none", "make it or give another one")
+
+    def keep(results: dict[str, object]) -> None:
+        if arguments.json is not None:
+            write_json(arguments.json, results)
+
+    with Progress("bench", "measurement") as progress:
+        environment, found = run(options, progress, keep)
+    say(", ".join(f"{key} {value}" for key, value in environment.items()) + "\n")
+    say(format_table(table_rows(found)))
+    say("\n" + "\n".join([*remarks(found), "unit x: a ratio, measured in turns; all other numbers are this machine's own"]))
+    if arguments.quick:
+        say("--quick: models so small that the targets are not meant for them")
+    if arguments.picture is not None:
+        ratio_chart(found, arguments.picture)
+        say(f"picture: {arguments.picture}")
+    return int(any(one.fault is not None for one in found))
+
+
 def _printable(text: str) -> str:
     """File names may hold anything; a terminal should not."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
@@ -233,6 +262,11 @@ def main(argv: list[str] | None = None) -> int | None:
     add.add_argument("--top", type=int, default=3, metavar="N", help="answers of an image")
     add.add_argument("--json", action="store_true", help="print one JSON object a line")
     add.add_argument("--device", default="auto", help="where the student runs")
+    add = command("bench", bench_command)
+    add_bench_options(add)
+    add.add_argument("--quick", action="store_true", help="tiny models, to see in seconds that everything works")
+    add.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers there")
+    add.add_argument("--picture", type=Path, metavar="PNG", help="draw the ratios and their targets")
 
     add = command("sweep", sweep_command)
     add.add_argument("cache", type=Path, metavar="CACHE")

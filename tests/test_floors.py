@@ -13,14 +13,15 @@ FLOORS = (
     "errors logistic __init__",
     "config views losses mixing projection seal shapes distributed small_resnets "
     "report comparison significance outcomes svg stylesheet",
-    "manifest images checkpoint models console model_card charts",
+    "manifest images checkpoint models console model_card charts measurement",
     "cache finished_run formats runs",
     "writer targets teacher export predict groups",
     "precompute training dataset live score_exhibits",
     "materials inspection answer_exhibits",
     "student_run",
-    "pictures webpage",
-    "sweep",
+    "pictures webpage baseline",
+    "sweep bench_setup",
+    "bench",
     "__main__",
     "precompute_teacher train_student",
 )
