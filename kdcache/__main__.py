@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.bench import chosen, run
-from kdcache.bench_setup import QUICK, BenchOptions, add_bench_options
+from kdcache.bench_setup import QUICK, BenchOptions
 from kdcache.checkpoint import write_json, write_text
 from kdcache.comparison import as_csv, comparison, format_table, grouped_words, shown_rows
-from kdcache.config import OneLineParser, TrainOptions, parse_options, setting
+from kdcache.config import OneLineParser, TrainOptions, add_options, parse_options, setting
 from kdcache.console import Progress, exit_code, say
 from kdcache.errors import DamagedError, InputError
 from kdcache.export import CARD_FILE, DisagreementError, export
@@ -263,7 +263,7 @@ def main(argv: list[str] | None = None) -> int | None:
     add.add_argument("--json", action="store_true", help="print one JSON object a line")
     add.add_argument("--device", default="auto", help="where the student runs")
     add = command("bench", bench_command)
-    add_bench_options(add)
+    add_options(add, BenchOptions, without=("data", "mean", "std"))  # the images are the embedded ones
     add.add_argument("--quick", action="store_true", help="tiny models, to see in seconds that everything works")
     add.add_argument("--json", type=Path, metavar="FILE", help="write all raw numbers there")
     add.add_argument("--picture", type=Path, metavar="PNG", help="draw the ratios and their targets")

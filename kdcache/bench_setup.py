@@ -1,12 +1,10 @@
 """What the bench needs: its options, and the device, images and models that its measurements share."""
 
-import argparse
 import itertools
 import os
 import platform
-import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,23 +54,6 @@ class BenchOptions(Options):
     workers: int = option(min(4, usable_cpus()), "DataLoader workers of the usual script", within=AT_LEAST_0)
     compile: bool = option(False, "torch.compile the student, in the product and in the bare loop")
     only: str | None = option(None, "measure only these, separated by commas")
-
-
-def add_bench_options(parser: argparse.ArgumentParser) -> None:
-    """The options as arguments. What is not given stays away, so that --quick can have defaults of its own."""
-    hints = typing.get_type_hints(BenchOptions)
-    for item in fields(BenchOptions):
-        flag, text = "--" + item.name.replace("_", "-"), item.metadata["help"].replace("%", "%%")
-        if item.name in ("data", "mean", "std"):  # the images are the embedded ones
-            continue
-        if hints[item.name] is bool:
-            parser.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
-            continue
-        number = int in (hints[item.name], *typing.get_args(hints[item.name]))
-        text += f" [{', '.join(item.metadata['choices'])}]" * bool(item.metadata["choices"])
-        text += f" (default: {item.default})" * (item.default is not None)
-        metavar = "N" if number else "NAME"
-        parser.add_argument(flag, type=int if number else str, help=text, metavar=metavar, default=argparse.SUPPRESS)
 
 
 class Setup:

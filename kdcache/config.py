@@ -248,20 +248,25 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parse_options(kind: type[Options], argv: list[str] | None, description: str | None) -> Any:
     """Make an instance of `kind` from a command line."""
-    parser = OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(description=description)
+    add_options(parser, kind)
+    return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[Options], without: tuple[str, ...] = ()) -> None:
+    """Give a parser the options of `kind`. What is not on the command line will not be among the arguments."""
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
-        flag = "--" + item.name.replace("_", "-")
-        help_text = item.metadata["help"].replace("%", "%%")
-        if hints[item.name] is bool:
-            parser.add_argument(flag, action="store_true", help=help_text, default=argparse.SUPPRESS)
+        if item.name in without:
             continue
-        if item.metadata["choices"]:
-            help_text += f" [{', '.join(item.metadata['choices'])}]"
-        shown = argparse.SUPPRESS if item.default is None else item.default
+        flag, text = "--" + item.name.replace("_", "-"), item.metadata["help"].replace("%", "%%")
+        if hints[item.name] is bool:
+            parser.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
+            continue
+        text += f" [{', '.join(item.metadata['choices'])}]" * bool(item.metadata["choices"])
+        text += f" (default: {item.default})" * (item.default is not None)
         convert = _converter(hints[item.name])
-        parser.add_argument(flag, type=convert, default=shown, help=help_text, metavar=_METAVARS[convert])
-    return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
+        parser.add_argument(flag, type=convert, help=text, metavar=_METAVARS[convert], default=argparse.SUPPRESS)
 
 
 def setting(kind: type[Options], text: str) -> tuple[str, tuple[Any, ...]]:
