@@ -1,7 +1,6 @@
 """The teacher in the loop, in place of its cached logits: what a cache has to reproduce, and its price."""
 
 import copy
-import dataclasses
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ class LiveTeacher:
         self._rows = torch.arange(len(train), device=device)
         self._render = self._teacher.renderer(tuple(train.images.shape[2:]))
         self._projection = projection
-        self._probe = load_or_fit_probe(cache) if "probe" in projection else None
+        self._probe = load_or_fit_probe(cache).to(device) if "probe" in projection else None
 
     def of(self, rows: np.ndarray) -> "LiveTeacher":
         """The same teacher for a trainer whose images are these rows of the training part."""
@@ -47,9 +46,7 @@ class LiveTeacher:
         logits = self._teacher.logits(inputs if mix is None else mix.images(inputs))
         taught = {}
         if self._probe is not None:
-            # each image through the fit that did not see it
-            unseen = dataclasses.replace(self._probe, fold=self._probe.fold[rows.cpu()])
-            taught["student"] = unseen.project_training(logits.cpu()[:, None])[:, 0].to(logits.device)
+            taught["student"] = self._probe.project_rows(logits, rows)
         elif self._projection == "none":
             taught["student"] = logits
         if "head" in self._projection:

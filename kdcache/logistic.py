@@ -126,7 +126,7 @@ def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def standardise(logits: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """`(R, C)` -> float32 `(R, C + 1)`: zero mean, unit variance, and a column of ones for the bias."""
-    features = torch.ones(logits.shape[0], logits.shape[1] + 1)
+    features = torch.ones(logits.shape[0], logits.shape[1] + 1, device=logits.device)
     features[:, :-1].copy_(logits).sub_(mean).div_(scale)
     return features
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +30,9 @@ class Mix:
         mixed[:, :, top:bottom, left:right] = inputs[self.partner, :, top:bottom, left:right]
         return mixed
 
-    def of(self, term: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """A term of the loss as the mean over both images' targets, weighted by their shares."""
-        return self.share * term(rows) + (1 - self.share) * term(rows[self.partner])
+    def blend(self, own: Tensor, of_partner: Tensor) -> Tensor:
+        """A term of the loss as the mean of the term with either image's target, weighted by their shares."""
+        return self.share * own + (1 - self.share) * of_partner
 
 
 def draw_mix(kind: str, count: int, size: int, *, seed: int, stream: str) -> Mix:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,12 @@ def precompute(
     batch_size = options.batch_size or (64 if teacher.device.type == "cpu" else 512)
     total = sum(table.shape[0] * table.shape[1] for table in tables.values())
     started, computed = time.perf_counter(), 0
-    with CacheWriter(
-        options.cache, manifest, arrays, block_rows=block_rows, restart=options.restart, processes=processes
-    ) as writer:
+    with (
+        CacheWriter(
+            options.cache, manifest, arrays, block_rows=block_rows, restart=options.restart, processes=processes
+        ) as writer,
+        _WriteBehind(writer) as behind,
+    ):
         share = sum(len(writer.rows(block)) for block in writer.missing)
         before = total - share if processes.world == 1 else 0
         run = _BlockRunner(teacher, images, tables, batch_size)
@@ -106,9 +110,11 @@ def precompute(
             for block in writer.missing:
                 done = before + computed
                 logits = run(writer.rows(block), lambda n, done=done: progress(done + n, before + share))
-                writer.write(block, logits)
+                behind.write(block, logits)
                 computed += len(writer.rows(block))
+            behind.wait()
         except KeyboardInterrupt:
+            behind.wait()
             raise KeyboardInterrupt(f"{before + computed:,} rows are saved; the same command goes on") from None
         if not writer.complete:
             writer.seal()
@@ -121,6 +127,31 @@ def precompute(
         "seconds": seconds,
         "views_per_second": computed / seconds,
     }
+
+
+class _WriteBehind:
+    """Writes one block in a thread while the teacher computes the next: what waits for the disk does not wait for it."""
+
+    def __init__(self, writer: CacheWriter) -> None:
+        self._writer, self._pending = writer, None
+        self._thread = ThreadPoolExecutor(1)
+
+    def write(self, block: int, logits: np.ndarray) -> None:
+        """Begin to write a block, once the one before is on the disk; raises what went wrong with that one."""
+        self.wait()
+        self._pending = self._thread.submit(self._writer.write, block, logits)
+
+    def wait(self) -> None:
+        """Until everything is on the disk. Raises what went wrong."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "_WriteBehind":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown()
 
 
 class _BlockRunner:

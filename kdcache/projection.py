@@ -5,6 +5,7 @@ overconfident, so soft targets of training rows come from out-of-fold fits; regu
 are chosen on the validation part.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,17 @@ class Probe:
                 rows = self.fold[part] == fold
                 projected[part][rows] = features.unflatten(0, (-1, views))[rows] @ self.weight[fold]
         return projected.div_(self.temperature)
+
+    def project_rows(self, teacher_logits: Tensor, rows: Tensor) -> Tensor:
+        """Out-of-fold logits of some training images: `(B, C)` of the images `rows` int64 `(B,)` -> float32 `(B, K)`."""
+        features = standardise(teacher_logits, self.mean, self.scale)
+        by_fold = torch.einsum("bc,fck->bfk", features, self.weight[:FOLDS])
+        own = self.fold[rows].long()[:, None, None].expand(-1, 1, by_fold.shape[2])
+        return by_fold.gather(1, own)[:, 0] / self.temperature
+
+    def to(self, device: torch.device) -> "Probe":
+        tensors = {name: getattr(self, name).to(device) for name in ("mean", "scale", "weight", "fold")}
+        return dataclasses.replace(self, **tensors)
 
 
 def fit_probe(

@@ -194,6 +194,15 @@ class Trainer:
         mix = draw_mix(options.mix, count, self.render.size, seed=options.seed, stream=f"mix {epoch}/{step}")
         return dataclasses.replace(mix, partner=mix.partner.to(self.device))
 
+    def _terms(self, outputs: dict[str, Tensor], labels: Tensor, taught: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Label term and distillation term of the loss; the latter is the mean over the heads that are taught."""
+        label_term = label_loss(outputs["student"], labels, self.options.label_smoothing)
+        terms = [
+            self._distillation_loss(outputs[classes], teacher_logits, labels, self.options.temperature)
+            for classes, teacher_logits in taught.items()
+        ]
+        return label_term, torch.stack(terms).mean() if terms else torch.zeros_like(label_term)
+
     def _step(self, inputs: Tensor, labels: Tensor, taught: dict[str, Tensor], mix: Mix | None, share: float) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy.
 
@@ -205,21 +214,11 @@ class Trainer:
         student_logits = logits[:, : self.classes]
         outputs = {"student": student_logits, "teacher": logits[:, self.classes :]}
 
-        def label_term_of(rows: Tensor) -> Tensor:
-            return label_loss(student_logits, labels[rows], options.label_smoothing)
-
-        def distillation_term_of(rows: Tensor) -> Tensor:
-            terms = [
-                self._distillation_loss(outputs[classes], teacher_logits[rows], labels[rows], options.temperature)
-                for classes, teacher_logits in taught.items()
-            ]
-            return torch.stack(terms).mean() if terms else student_logits.new_zeros(())
-
-        rows = torch.arange(len(labels), device=self.device)
-        label_term = label_term_of(rows) if mix is None else mix.of(label_term_of, rows)
-        # a live teacher has seen the mixed image itself
-        as_seen = mix is None or self._live is not None
-        distillation_term = distillation_term_of(rows) if as_seen else mix.of(distillation_term_of, rows)
+        label_term, distillation_term = self._terms(outputs, labels, taught)
+        if mix is not None:
+            others = taught if self._live is not None else {name: rows[mix.partner] for name, rows in taught.items()}
+            of_partner = self._terms(outputs, labels[mix.partner], others)  # a live teacher has seen the mixed image itself
+            label_term, distillation_term = map(mix.blend, (label_term, distillation_term), of_partner)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
         # kept on the device: looking at it would wait for the step
         self._largest_loss = torch.maximum(self._largest_loss, loss.detach().nan_to_num(nan=math.inf))

@@ -261,3 +261,10 @@ def test_calibration_error_is_a_share_and_0_for_the_certain_and_right(seed: int,
     labels = torch.randint(CLASSES, (rows,), generator=generator)
     assert 0 <= calibration_error(logits, labels) <= 1
     assert calibration_error(1e4 * torch.eye(CLASSES)[labels], labels) == pytest.approx(0, abs=1e-6)
+
+
+def test_rows_of_a_batch_are_projected_as_all_rows_are() -> None:
+    (logits, labels), unseen = clusters(300, 3), clusters(60, 4)
+    probe = fit((logits, labels), unseen)
+    rows = torch.tensor([7, 250, 7, 0])
+    torch.testing.assert_close(probe.project_rows(logits[rows, 0], rows), probe.project_training(logits)[rows, 0])

