@@ -219,7 +219,8 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def main(argv: list[str] | None = None) -> int | None:
+def make_parser() -> OneLineParser:
+    """The parser of all commands; what it returns has the command's function."""
     parser = OneLineParser(prog="python -m kdcache", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -278,6 +279,11 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     add.add_argument("--stop-early", action="store_true", help="end students that are below the median of the others")
 
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    parser = make_parser()
     arguments, others = parser.parse_known_args(argv)
     if arguments.function is sweep_command:
         return sweep_command(arguments, others)

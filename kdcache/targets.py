@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,24 +83,44 @@ def make_targets(cache: Cache, projection: str, class_names: Sequence[str] | Non
         class_names: the student's classes; by default the dataset's.
     """
     logits = {split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()}
-    unseen = {split: logits[split][:, 0] for split in ("validation", "test")}
-    if projection == "none":
-        teacher_classes = cache.manifest["teacher"]["classes"]
-        student_classes = class_names or cache.manifest["dataset"]["class_names"]
-        if teacher_classes != len(student_classes):
-            raise InputError(
-                f"as many teacher classes as student classes ({len(student_classes)}) for --projection none",
-                f"{teacher_classes}",
-                "use --projection probe or head",
-            )
-        return Targets(projection, {"student": logits["train"]}, {split: rows.float() for split, rows in unseen.items()})
+    return PROJECTED_BY[projection](cache, logits, class_names or cache.manifest["dataset"]["class_names"])
+
+
+def _as_it_is(cache: Cache, logits: dict[str, Tensor], class_names: Sequence[str]) -> Targets:
+    teacher_classes = cache.manifest["teacher"]["classes"]
+    if teacher_classes != len(class_names):
+        raise InputError(
+            f"as many teacher classes as student classes ({len(class_names)}) for --projection none",
+            f"{teacher_classes}",
+            "use --projection probe or head",
+        )
+    answers = {split: logits[split][:, 0].float() for split in ("validation", "test")}
+    return Targets("none", {"student": logits["train"]}, answers)
+
+
+def _through_probe(cache: Cache, logits: dict[str, Tensor], class_names: Sequence[str]) -> Targets:
     probe = load_or_fit_probe(cache)
-    train = {}
-    if "probe" in projection:
-        train["student"] = probe.project_training(logits["train"])
-    if "head" in projection:
-        train["teacher"] = logits["train"]
-    return Targets(projection, train, {split: probe.project(rows) for split, rows in unseen.items()})
+    answers = {split: probe.project(logits[split][:, 0]) for split in ("validation", "test")}
+    return Targets("probe", {"student": probe.project_training(logits["train"])}, answers)
+
+
+def _for_second_head(cache: Cache, logits: dict[str, Tensor], class_names: Sequence[str]) -> Targets:
+    probe = load_or_fit_probe(cache)  # to say how good the teacher is
+    answers = {split: probe.project(logits[split][:, 0]) for split in ("validation", "test")}
+    return Targets("head", {"teacher": logits["train"]}, answers)
+
+
+def _for_both_heads(cache: Cache, logits: dict[str, Tensor], class_names: Sequence[str]) -> Targets:
+    one, other = _through_probe(cache, logits, class_names), _for_second_head(cache, logits, class_names)
+    return Targets("probe+head", one.train | other.train, one.answers)
+
+
+PROJECTED_BY: dict[str, Callable[[Cache, dict[str, Tensor], Sequence[str]], Targets]] = {
+    "none": _as_it_is,
+    "probe": _through_probe,
+    "head": _for_second_head,
+    "probe+head": _for_both_heads,
+}
 
 
 def default_projection(cache: Cache) -> str:
