@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> None:
     processes = join()
     materials = processes.one_by_one(lambda: load_materials(options))
     with Progress("student", unit="step", hidden=not processes.first) as progress:
-        run = StudentRun(options, materials, progress.say, progress, show_batch if options.vis else None, processes)
+        show = show_batch if options.vis else None
+        run = StudentRun(options, materials, progress.say, progress, show, processes, progress.show)
         run.train()
     summary = run.finish()
     if processes.first:

@@ -177,7 +177,7 @@ def sweep_command(arguments: argparse.Namespace, others: list[str]) -> int:
     helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, sys.argv[1:])
     materials = load_materials(base)
     with Progress("sweep", "student") as whole, Progress("student", "step") as one:
-        summaries = train_all(students, materials, whole.say, whole, one, stop_early=arguments.stop_early)
+        summaries = train_all(students, materials, whole.say, whole, one, arguments.stop_early, one.show)
     for helper in helpers:
         helper.wait()
     if summaries:

@@ -47,6 +47,10 @@ class Progress:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
+    def show(self, text: str) -> None:
+        """Behind the bar, until the next time."""
+        self._bar.set_postfix_str(text)
+
     def __enter__(self) -> "Progress":
         return self
 

@@ -35,6 +35,7 @@ class StudentRun:
         progress: called with (steps done, steps in all).
         show: called with (this run, step, image_index, view_index, inputs) of each batch.
         processes: train this student together; the first one writes.
+        show_epoch: called with a short line about each epoch, for a progress bar.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class StudentRun:
         progress: Callable[[int, int], None],
         show: Callable[..., None] | None = None,
         processes: Processes = ALONE,
+        show_epoch: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._processes = processes
+        self._processes, self._show_epoch = processes, show_epoch
         self._say, self._progress, self._show = say, progress, show
         command = options.command_line()  # before the defaults that depend on cache and device are filled in
         self.cache = materials.cache
@@ -134,6 +136,10 @@ class StudentRun:
         self._seconds += time.perf_counter() - started
         self._keep(record)
         self._say(_epoch_line(record, self.options.epochs))
+        self._show_epoch(
+            f"loss {record['train_loss']:.3f}, validation {record['validation_accuracy']:.1%},"
+            f" {record['images_per_second']:,.0f} images/s"
+        )
 
     def finish(self) -> dict[str, Any]:
         """Test the best epoch's student, once, and write its answers, the student and the summary. Returns the summary."""

@@ -47,6 +47,7 @@ def train_all(
     progress: Callable[[int, int], None],
     student_progress: Callable[[int, int], None],
     stop_early: bool = False,
+    show_epoch: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
 
@@ -60,6 +61,7 @@ def train_all(
         stop_early: end a student once a quarter of its epochs is over and its best validation accuracy so far is below
             the median of what the others had reached by that epoch (the median stopping rule of Golovin et al., "Google
             Vizier", 2017, with the best instead of the mean). What is stopped is not tested.
+        show_epoch: called with a short line about each epoch of the student at hand.
 
     Returns the summaries of the finished students.
 
@@ -77,7 +79,7 @@ def train_all(
                 continue
             try:
                 say(f"{options.out.name}")
-                run = StudentRun(_begun(options), materials, lambda text: None, student_progress)
+                run = StudentRun(_begun(options), materials, lambda text: None, student_progress, show_epoch=show_epoch)
                 run.train(partial(_below_median, students) if stop_early else None)
                 if len(run.history) < run.options.epochs:
                     checkpoint.write_json(options.out / _STOPPED, {"epoch": len(run.history), "history": run.history})
