@@ -119,6 +119,8 @@ LOSSES = {
     "labels only": LABELS,
     "kl": {},
     **{loss: {"loss": loss} for loss in ("standardized-kl", "dkd", "dist", "mse")},
+    "standardized-kl, T = 1": {"loss": "standardized-kl", "temperature": 1.0},
+    "dkd, alpha = 0.5": {"loss": "dkd", "alpha": 0.5},
 }
 PROJECTIONS = {
     "labels only": LABELS,

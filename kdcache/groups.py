@@ -14,9 +14,10 @@ from kdcache.runs import Run
 from kdcache.significance import PairedTest, mean, paired_test, standard_deviation
 
 _NOT_SHAPING = {
-    "seed", "out", "resume", "overwrite", "vis", "data", "device", "cache", "skip_checksums", "compile", "dataset"
+    "seed", "out", "resume", "overwrite", "vis", "data", "device", "cache", "skip_checksums", "compile", "dataset",
+    "tensorboard", "teacher_weights", "live_teacher",
 }  # fmt: skip
-_ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "views", "epochs", "fingerprint")
+_ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "epochs", "fingerprint")
 _SHORT = {"temperature": "T", "alpha": "alpha", "fingerprint": "cache", "student_weights": "weights"}
 _DIGITS_OF_A_FINGERPRINT = 8
 
@@ -113,6 +114,7 @@ def _setting(run: Run) -> dict[str, Any]:
     """The options that shape a run's result; without distilling, neither temperature nor probe are among them."""
     setting = {key: value for key, value in run.options.items() if key not in _NOT_SHAPING}
     setting |= {key: run.summary.get(key) for key in _ALWAYS}
+    setting["matching"] = run.summary.get("views")  # matched, unmatched or live; options have how many views there are
     if not run.distilled:
         setting |= {"temperature": None, "projection": "head" if run.options.get("projection") == "head" else None}
     return setting
@@ -127,8 +129,10 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         keys = [key for key in ("temperature", "alpha") if _values(kind, key) > 1]
         more = dict.fromkeys(key for other in kin for key in other.setting if _values(kin, key) > 1)
         if "augment" in more:
-            more.pop("views", None)  # they follow from the augmentation
-        parts = [_named(key, group.setting.get(key)) for key in dict.fromkeys([*keys, *more])]
+            if _values([other for other in kin if other.setting["matching"] == "live"], "matching") == 0:
+                more.pop("matching", None)  # it follows from the augmentation
+        shown = {key: group.setting.get(key) for key in dict.fromkeys([*keys, *more])}
+        parts = [_named(key, value) for key, value in shown.items() if value not in (None, False)]
         parts += [group.student] * (_values(groups, "student") > 1)
         labels.append(", ".join(["distilled" if group.distilled else "labels only", *parts]))
     return labels
@@ -143,6 +147,8 @@ def _named(key: str, value: Any) -> str:
         value = str(value)[:_DIGITS_OF_A_FINGERPRINT] if value else "none"
     elif isinstance(value, str):
         value = PurePath(value).name
+    if key == "matching":
+        return {"live": "live teacher"}.get(value, f"{value} views")
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"{_SHORT.get(key, key.replace('_', ' '))} {shown}"
 

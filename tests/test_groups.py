@@ -172,3 +172,27 @@ class TestAnswers:
             torch.save(good | change, tmp_path / "a.pt")
             with pytest.raises(InputError, match=r"a\.pt as train_student"):
                 checkpoint.read_answers(tmp_path / "a.pt")
+
+
+def test_how_many_views_and_whose_they_are_tell_groups_apart(tmp_path: Path) -> None:
+    """Options and summary both have `views`: a number there, in words here."""
+    for seed in (0, 1):
+        for name, options, matching in (
+            ("two", {"views": 2, "augment": "cached"}, "matched"),
+            ("all", {"augment": "cached"}, "matched"),
+            ("live", {"augment": "cached", "live_teacher": True, "teacher_weights": "t.pt"}, "live"),
+            ("own", {"augment": "crop-flip"}, "unmatched"),
+        ):
+            folder = write_run(tmp_path / f"{name}-{seed}", 0.5, alpha=0.9, seed=seed, views=matching)
+            config = json.loads((folder / "config.json").read_text())
+            config["options"] |= options
+            (folder / "config.json").write_text(json.dumps(config))
+    groups = group_runs(find_runs([tmp_path])[0])
+    assert [len(group.runs) for group in groups] == [2, 2, 2, 2]
+    labels = sorted(group.label for group in groups)
+    assert labels == [
+        "distilled, augment cached, live teacher",
+        "distilled, augment cached, matched views",
+        "distilled, augment cached, views 2, matched views",
+        "distilled, augment crop-flip, unmatched views",
+    ]
