@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -94,7 +95,9 @@ def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor
     size, mean, std, _ = vars(model.preprocessing).values()
     whole = torch.from_numpy(draw_views("none", 1000, size, size, views=1, seed=0, stream="")[:, 0])
     with torch.inference_mode():
-        features = model.module.eval()[:-1](Renderer(size, mean, std, (size, size))(train.images[chosen], whole))
+        features = nn.Sequential(*list(model.module.eval())[:-1])(
+            Renderer(size, mean, std, (size, size))(train.images[chosen], whole)
+        )
     return model.module.state_dict() | {"6.weight": features, "6.bias": -features.square().sum(1) / 2}
 
 

@@ -128,9 +128,8 @@ def _labels(groups: Sequence[Group]) -> list[str]:
         kin = [other for other in kind if other.student == group.student]
         keys = [key for key in ("temperature", "alpha") if _values(kind, key) > 1]
         more = dict.fromkeys(key for other in kin for key in other.setting if _values(kin, key) > 1)
-        if "augment" in more:
-            if _values([other for other in kin if other.setting["matching"] == "live"], "matching") == 0:
-                more.pop("matching", None)  # it follows from the augmentation
+        if "augment" in more and all(other.setting["matching"] != "live" for other in kin):
+            more.pop("matching", None)  # it follows from the augmentation
         shown = {key: group.setting.get(key) for key in dict.fromkeys([*keys, *more])}
         parts = [_named(key, value) for key, value in shown.items() if value not in (None, False)]
         parts += [group.student] * (_values(groups, "student") > 1)

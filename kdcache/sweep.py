@@ -140,7 +140,7 @@ def _check_folder(options: TrainOptions) -> None:
     path = options.out / "config.json"
     if not path.exists():
         return
-    held = json.loads(path.read_text())["options"]
+    held = resumed_options(options.out).as_dict()  # an older version's folder lacks what was not an option then
     ours = options.as_dict()
     free = ("out", "resume", "overwrite", "vis", "data", "device", "compile")
     faults = [
