@@ -132,7 +132,9 @@ class PrecomputeOptions(DatasetOptions):
     )
     augment: str = option("none", "how views 1, 2, ... of a training image are drawn", choices=CACHE_AUGMENTS)
     views: int = option(1, "views of each training image; view 0 is the whole image", within=Range(1, 1000))
-    batch_size: int | None = option(None, "views in one forward pass (default: 64 on a CPU, else 512)", within=AT_LEAST_1)
+    batch_size: int | None = option(
+        None, "views in one forward pass; halved where memory is short (default: 64 on a CPU, else 512)", within=AT_LEAST_1
+    )
     restart: bool = option(False, "discard what an interrupted run left behind")
 
     def __post_init__(self) -> None:

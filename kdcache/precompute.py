@@ -12,6 +12,7 @@ import torchvision
 
 from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.distributed import ALONE, Processes
+from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.models import state_digest
 from kdcache.teacher import Teacher
@@ -164,13 +165,29 @@ class _BlockRunner:
         self._render = teacher.renderer(images.image_shape)
 
     def __call__(self, block: BlockRows, progress: Callable[[int], None]) -> np.ndarray:
-        images, views = self._images[block.split], self._views[block.split]
-        parts = []
-        for first in range(block.start, block.stop, self._batch_size):
+        parts, first = [], block.start
+        while first < block.stop:
             stop = min(first + self._batch_size, block.stop)
-            rows = torch.arange(first, stop, device=images.device)
-            image_index = rows // views.shape[1]
-            inputs = self._render(images[image_index], views[image_index, rows % views.shape[1]])
-            parts.append(self._teacher.logits(inputs))
+            try:
+                parts.append(self._logits(block.split, first, stop))
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
             progress(stop - block.start)
+            first = stop
         return torch.cat(parts).cpu().numpy()
+
+    def _logits(self, split: str, first: int, stop: int) -> torch.Tensor:
+        images, views = self._images[split], self._views[split]
+        rows = torch.arange(first, stop, device=images.device)
+        image_index = rows // views.shape[1]
+        return self._teacher.logits(self._render(images[image_index], views[image_index, rows % views.shape[1]]))
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        """Go on with half the batch, from here to the end of the run."""
+        if self._batch_size == 1:
+            device, reason = self._teacher.device, str(error).splitlines()[0]
+            raise InputError(f"memory on {device} for one view", f"too little ({reason})", "use another --device") from error
+        self._batch_size //= 2
+        if self._teacher.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -21,6 +21,7 @@ import train_student
 from kdcache import __main__ as tools
 from kdcache.cache import open_cache
 from kdcache.seal import read_layout
+from kdcache.teacher import Teacher
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
@@ -192,6 +193,33 @@ def test_ctrl_c_ends_phase_one_with_130_and_the_next_run_goes_on(tmp_path: Path)
     finished = subprocess.run(command, capture_output=True, env=environment | {"KDCACHE_TEST_FAST": "1"}, text=True)
     assert finished.returncode == 0
     assert open_cache(path).manifest["teacher"]["classes"] == 20
+
+
+@pytest.mark.parametrize("fitting", [10, 1, 0])
+def test_a_batch_that_does_not_fit_is_halved(
+    fitting: int, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device with memory for a few images."""
+    sizes, logits = [], Teacher.logits
+
+    def short_of_memory(self: Teacher, inputs: torch.Tensor) -> torch.Tensor:
+        if self.classes and len(inputs) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        sizes.append(len(inputs))
+        return logits(self, inputs)
+
+    monkeypatch.setattr(Teacher, "logits", short_of_memory)
+    arguments = [*FILL, "tiny_models:tiny_teacher", "--cache", tmp_path / "t.h5"]
+    if fitting == 0:
+        assert "expected memory on cpu for one view; found too little (CUDA out of" in refused(
+            precompute_teacher.main, capsys, *arguments
+        )
+        return
+    assert run(precompute_teacher.main, *arguments) == 0
+    assert max(sizes[1:]) == {10: 8, 1: 1}[fitting]  # 64, 32, 16, 8, ...
+    found, expected = open_cache(tmp_path / "t.h5"), open_cache(cache)
+    for split in expected.splits:
+        np.testing.assert_allclose(found.splits[split].logits, expected.splits[split].logits, atol=2e-3)
 
 
 @pytest.mark.parametrize("world", [2, 3])
