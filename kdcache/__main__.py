@@ -172,7 +172,12 @@ def sweep_command(arguments: argparse.Namespace, others: list[str]) -> int:
     """Train a student for every combination of options and seeds; all options of train_student.py apply."""
     given = ["--cache", str(arguments.cache), "--out", str(arguments.out), *others]
     base = parse_options(TrainOptions, given, sweep_command.__doc__)
-    settings = dict(setting(TrainOptions, text) for text in arguments.set)
+    if min(arguments.seeds, arguments.jobs) < 1:
+        raise InputError("at least 1 for --seeds and --jobs", f"{arguments.seeds} and {arguments.jobs}", "correct them")
+    pairs = [setting(TrainOptions, text) for text in arguments.set]
+    settings = dict(pairs)
+    if len(settings) < len(pairs):
+        raise InputError("each option in one --set", " ".join(arguments.set), "separate its values by commas")
     students = combinations(base, settings, range(base.seed, base.seed + arguments.seeds))
     helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, sys.argv[1:])
     materials = load_materials(base)
