@@ -103,7 +103,7 @@ def agreement(groups: Sequence[Group]) -> Exhibit | None:
         f"{name}: {note}, " + ", ".join(f"{case} {100 * share:.1f} %" for case, share in shares) for name, note, shares in bars
     )
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
-    remark = "A student that learned from the teacher gives its answers more often, the wrong ones included."
+    remark = "Whose answers are right, and where both are wrong, whether they are wrong alike: mistakes can be taught too."
     body = f'<ul class="keys">{keys}</ul>' + figure(svg, "Shares of the test images in percent, over all seeds.")
     return Exhibit("Student and teacher", remark, f'<div class="exhibits"><div>{body}</div></div>')
 

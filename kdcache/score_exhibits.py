@@ -109,7 +109,7 @@ def temperature_and_alpha(groups: Sequence[Group]) -> Exhibit | None:
         for column, text in zip(columns, line, strict=True) if text
     )  # fmt: skip
     svg = charts.matrix(shades, texts, rows, columns, ("weight of the teacher", "temperature"), f"Test accuracy: {spoken}")
-    remark = "How much the teacher weighs, and how much its answers are softened. The darker the more test images are right."
+    remark = "How much the teacher weighs, and how much its answers are softened. The stronger the shade, the more are right."
     caption = "Mean test accuracy in percent over the seeds. The shades span the range of these numbers, however narrow."
     return Exhibit("Temperature and alpha", remark, f'<div class="exhibits">{figure(svg, caption)}</div>')
 

@@ -109,13 +109,17 @@ footer { border-top: 1px solid var(--rule); padding-top: 1rem; font-size: 0.85re
   html { font-size: 80%; }
   body { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
-  section { grid-template-columns: minmax(0, 11rem) minmax(0, 1fr); column-gap: 2rem; padding-bottom: 1.6rem; display: grid; }
+  section { display: grid; grid-template-columns: minmax(0, 13rem) minmax(0, 1fr); column-gap: 0;
+    border: 0; padding: 0 0 1.6rem; }
+  section > * { border-top: 1px solid var(--rule); padding-top: 1rem; }  /* not the section's own: it would stay behind */
+  section > .aside { padding-right: 2rem; }
+  section > .across { border: 0; padding: 0; }
   .scroll { overflow: visible; }
   th, td { padding-left: 0.6rem; }
-  figure, .tiles figure, tr, .runs li { break-inside: avoid; }
+  .exhibits, figure, .tiles figure, tr, .runs li { break-inside: avoid; }
   h2, h3, .aside { break-after: avoid; }
   .exhibits { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .tiles { grid-template-columns: repeat(6, 1fr); gap: 0.8rem; }
+  .tiles { grid-template-columns: repeat(5, 1fr); gap: 0.8rem; }
 }
 """
 

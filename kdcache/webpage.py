@@ -62,7 +62,10 @@ def _title(groups: Sequence[Group]) -> str:
 
 
 def _lede(words: str) -> str:
-    return f'<p class="lede">{escape(words.replace(" -", " −"))}</p>\n'
+    """The words, with true minus signs, and broken where they may be broken."""
+    for plain, typeset in ((" -", " −"), (" ± ", "\u00a0±\u00a0"), (" %", "\u00a0%"), ("t-test", "t\u2011test")):
+        words = words.replace(plain, typeset)
+    return f'<p class="lede">{escape(words)}</p>\n'
 
 
 def _facts(groups: Sequence[Group]) -> str:
