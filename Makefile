@@ -29,8 +29,8 @@ demo: install
 	    --augment crop-flip --views 16 --cache $(DEMO)/teacher.h5 --restart
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/labels --alpha 0
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/distilled
-	$(RUN) -m kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png
-	@echo "pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
+	$(RUN) -m kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
+	@echo "page: $(DEMO)/report.html; pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
 
 torture: install
 	$(RUN) tests/torture/run.py --full
