@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +19,11 @@ from kdcache.config import TrainOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import Split
-from kdcache.losses import NEEDS_LABELS_CLASSES
 from kdcache.materials import Materials
 from kdcache.models import DESCRIPTION_FILE, describe, pick_device
-from kdcache.targets import Targets, default_projection
-from kdcache.training import Trainer, build_student, resolve, strip
+from kdcache.recipe import check_combination, check_processes, choose_projection, resolve
+from kdcache.targets import Targets
+from kdcache.training import Trainer, build_student, strip
 
 
 class StudentRun:
@@ -58,12 +57,12 @@ class StudentRun:
         self.view_table: np.ndarray | None = None  # int16 (N, V, 5), the views that this student has
         teacher_classes = 0
         if self.cache is not None:
-            options = self._choose_projection(options)
+            options = choose_projection(options, self.cache)
             self.view_table = self.cache.splits["train"].views[rows, : options.views]
             teacher_classes = self.cache.manifest["teacher"]["classes"]
             self.targets = materials.targets(options.projection).of(rows, self.view_table.shape[1])
-        _check_combination(options)
-        _check_processes(options, len(self.images.splits["train"]), processes)
+        check_combination(options)
+        check_processes(options, len(self.images.splits["train"]), processes)
         self.device = pick_device(options.device, processes.local_rank)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
         views = 1 if self.view_table is None else self.view_table.shape[1]
@@ -88,19 +87,6 @@ class StudentRun:
     def _begin(self, command: str) -> None:
         checkpoint.start_run(self.options.out, self.options.overwrite)
         checkpoint.write_json(self.options.out / "config.json", self._config() | {"command": command})
-
-    def _choose_projection(self, options: TrainOptions) -> TrainOptions:
-        """Options with the projection and input size that follow from the cache."""
-        views = self.cache.splits["train"].views.shape[1]
-        if (options.views or 1) > views:
-            raise InputError(f"--views 1 to {views}, as many as the cache has", f"{options.views}", "use fewer")
-        if options.labels == "teacher" and options.projection not in (None, "none"):
-            raise InputError("--projection none for --labels teacher", options.projection, "leave --projection away")
-        default = "none" if options.labels == "teacher" else default_projection(self.cache)
-        return options.replace(
-            projection=options.projection or default,
-            image_size=options.image_size or self.cache.manifest["input"]["image_size"],
-        )
 
     def train(self, stop: Callable[[list[dict[str, float]]], bool] | None = None) -> None:
         """All epochs, each followed by validation and a checkpoint.
@@ -295,24 +281,6 @@ class StudentRun:
         }
 
 
-def _check_combination(options: TrainOptions) -> None:
-    """Raise InputError where options exclude each other."""
-    if options.cache is None:
-        needing = {"--augment cached": options.augment == "cached", "--live-teacher": options.live_teacher,
-                   "--labels teacher": options.labels == "teacher", "--views": options.views is not None}  # fmt: skip
-        for flag, given in needing.items():
-            if given:
-                raise InputError(f"--cache for {flag}", "no cache", f"give --cache, or leave {flag} away")
-    if options.loss in NEEDS_LABELS_CLASSES and "head" in (options.projection or ""):
-        raise InputError(
-            f"--projection probe or none for --loss {options.loss}, which needs the teacher's logits in the labels' classes",
-            f"--projection {options.projection}",
-            "use another --loss or --projection",
-        )
-    if options.teacher_weights is not None and not options.live_teacher:
-        raise InputError("--live-teacher with --teacher-weights", "it alone", "add --live-teacher or leave it away")
-
-
 def _event_writer(folder: Path) -> Any:
     """TensorBoard's writer, of the optional extra `tensorboard`."""
     try:
@@ -322,17 +290,6 @@ def _event_writer(folder: Path) -> Any:
             "the package tensorboard for --tensorboard", "none", "pip install kdcache[tensorboard], or leave it away"
         ) from error
     return SummaryWriter(folder / "events")
-
-
-def _check_processes(options: TrainOptions, images: int, processes: Processes) -> None:
-    """Raise InputError where several processes cannot share this training."""
-    if processes.world == 1:
-        return
-    steps = math.ceil(images / options.batch_size)
-    if images // steps < processes.world:
-        raise InputError(f"at least an image a step for each of {processes.world} processes", f"{images // steps}", "use fewer")
-    if options.mix != "none":
-        raise InputError("--mix none with several processes", f"--mix {options.mix}", "use one process, or no --mix")
 
 
 def _best_labels_only(out: Path, validation: Split) -> tuple[str, float] | None:

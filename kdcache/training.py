@@ -17,13 +17,10 @@ from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
 from kdcache.mixing import Mix, draw_mix
-from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, pick_precision, replace_head
+from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, replace_head
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
 
-_LEARNING_RATES = {("sgd", False): 0.1, ("sgd", True): 0.02, ("adamw", False): 1e-3, ("adamw", True): 1e-4}
-_REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
-_WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 _MOMENTUM = 0.9
 _LOOK_EVERY = 50  # steps between two looks at the largest loss
 _EXPLODED = 1000.0  # times the largest of the first steps
@@ -75,17 +72,6 @@ def strip(module: nn.Module, classes: int) -> dict[str, Tensor]:
         .detach().cpu().clone()
         for key, value in module.state_dict(keep_vars=True).items()
     }  # fmt: skip
-
-
-def resolve(options: TrainOptions, views: int, pretrained: bool, device: torch.device) -> TrainOptions:
-    """Fill in the recipe's defaults that depend on the cache, the weights and the device."""
-    several = views > 1 and options.alpha > 0
-    return options.replace(
-        lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH,
-        weight_decay=_WEIGHT_DECAYS[options.optimizer] if options.weight_decay is None else options.weight_decay,
-        augment=options.augment or ("cached" if several else "crop-flip"),
-        precision=pick_precision(options.precision, device, on_gpu="bf16"),
-    )
 
 
 class Trainer:

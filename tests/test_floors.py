@@ -16,7 +16,7 @@ FLOORS = (
     "manifest images checkpoint models console model_card charts measurement",
     "cache finished_run formats runs",
     "writer targets teacher export predict groups",
-    "precompute training dataset live score_exhibits",
+    "precompute training recipe dataset live score_exhibits",
     "materials inspection answer_exhibits",
     "student_run",
     "pictures webpage baseline",

@@ -15,8 +15,9 @@ from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, Model, Preprocessing, build_model
+from kdcache.recipe import resolve
 from kdcache.targets import Targets
-from kdcache.training import Trainer, build_student, resolve, strip
+from kdcache.training import Trainer, build_student, strip
 from kdcache.views import draw_views
 
 CPU = torch.device("cpu")
