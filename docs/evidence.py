@@ -131,7 +131,7 @@ PROJECTIONS = {
     "probe, out-of-fold, not calibrated": {"projection": "probe", "variant": "uncalibrated"},
     "probe, in-fold, calibrated": {"projection": "probe", "variant": "in-fold"},
     "probe, in-fold, not calibrated": {"projection": "probe", "variant": "in-fold uncalibrated"},
-    "head": {"projection": "head", "alpha": 0.5},
+    "head, alpha = 0.5": {"projection": "head", "alpha": 0.5},
     "probe+head": {"projection": "probe+head"},
 }
 FEW_LABELS = {
