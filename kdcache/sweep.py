@@ -22,6 +22,20 @@ from kdcache.pictures import draw_pictures
 from kdcache.student_run import StudentRun, resumed_options
 
 _FAILED, _STOPPED = "failed.json", "stopped.json"
+# what all students of a sweep share, or what tells their folders apart
+_NOT_SWEPT = (
+    "cache",
+    "data",
+    "dataset",
+    "limit",
+    "store_size",
+    "split_seed",
+    "labels",
+    "skip_checksums",
+    "seed",
+    "out",
+    "resume",
+)
 _PATIENCE = 0.25  # share of the epochs before a student may be stopped
 
 
@@ -30,7 +44,13 @@ def combinations(base: TrainOptions, settings: Mapping[str, Sequence[Any]], seed
 
     Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so that after the first
     third of the time every combination has been seen once.
+
+    Raises InputError where a setting is of something that all of them share.
     """
+    for name in settings:
+        if name in _NOT_SWEPT:
+            expected = "--set of options in which students of one cache can differ"
+            raise InputError(expected, f"--set {name}", "run a sweep for each value, or use --seeds")
     students = []
     for seed in seeds:
         for values in itertools.product(*settings.values()):
@@ -76,6 +96,8 @@ def train_all(
         with _claimed(options.out) as mine:
             if not mine:
                 say(f"{options.out.name}: another process is at it")
+                continue
+            if finished([options]):  # by another process, just before
                 continue
             try:
                 say(f"{options.out.name}")

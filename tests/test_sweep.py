@@ -167,6 +167,11 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         (["--set", "temperature=hot"], "expected values that --temperature takes; found --set temperature=hot"),
         (["--set", "temperature=-1"], "expected --temperature to be above 0; found --temperature -1"),
         (["--set", "loss=l2"], "expected --loss to be one of kl, standardized-kl, dkd, dist, mse; found --loss l2"),
+        (
+            ["--set", "labels=dataset,teacher"],
+            "expected --set of options in which students of one cache can differ; found --set labels",
+        ),
+        (["--set", "seed=1,2"], "found --set seed; run a sweep for each value, or use --seeds"),
         (["--warmth", 3], "unrecognized arguments: --warmth 3"),
         (["--seeds", 0], "expected at least 1 for --seeds and --jobs; found 0 and 1"),
         (["--set", "alpha=0", "--set", "alpha=1"], "expected each option in one --set; found alpha=0 alpha=1"),
