@@ -23,7 +23,7 @@ from kdcache.views import Renderer, draw_views
 
 _MOMENTUM = 0.9
 _LOOK_EVERY = 50  # steps between two looks at the largest loss
-_EXPLODED = 1000.0  # times the largest of the first steps
+_EXPLODED = 1000.0  # times the first step's loss, or nat
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(self._train) / options.batch_size)
         self._optimizer = _optimizer(self.module, options, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-        self._largest_loss, self._first_loss = torch.zeros((), device=device), None
+        self._largest_loss, self._first_loss = torch.zeros((), device=device), None  # Tensor after the first step
         torch.manual_seed(options.seed + processes.rank)  # dropout and the like
 
     def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
@@ -157,9 +157,7 @@ class Trainer:
     def _check_loss(self, epoch: int, step: int, learning_rate: float) -> None:
         """Raise InputError where the loss of a step since the last look was infinite, not a number, or absurdly large."""
         largest, self._largest_loss = self._largest_loss.item(), torch.zeros((), device=self.device)
-        if self._first_loss is None and math.isfinite(largest):
-            self._first_loss = largest
-        if largest > _EXPLODED * max(self._first_loss or 0.0, 1.0):
+        if not largest <= _EXPLODED * max(self._first_loss.item(), 1.0):
             raise InputError(
                 "a finite loss that does not explode",
                 f"{largest:.3g} by step {epoch * self.steps_per_epoch + step + 1} (epoch {epoch + 1}), at learning rate"
@@ -206,8 +204,10 @@ class Trainer:
             of_partner = self._terms(outputs, labels[mix.partner], others)  # a live teacher has seen the mixed image itself
             label_term, distillation_term = map(mix.blend, (label_term, distillation_term), of_partner)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
-        # kept on the device: looking at it would wait for the step
+        # kept on the device: looking at them would wait for the step
         self._largest_loss = torch.maximum(self._largest_loss, loss.detach().nan_to_num(nan=math.inf))
+        if self._first_loss is None:
+            self._first_loss = loss.detach()
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
         self._scaler.scale(loss * (share * self._processes.world)).backward()

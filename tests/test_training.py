@@ -179,6 +179,12 @@ class TestEpochs:
             expected = (images.splits["train"].images[rows] / 255 - mean) / std
             torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=0)
 
+    def test_a_loss_that_explodes_in_the_first_steps_stops_the_run(self, indexed_images: Images) -> None:
+        """Finite, and larger than a thousand times the first step's."""
+        one = trainer(indexed_images(), options(lr=1e5, warmup=0, alpha=0.0))
+        with pytest.raises(InputError, match=r"found \d.* by step 4 \(epoch 1\), at learning rate"):
+            one.train_epoch(0, Watch())
+
     def test_a_loss_that_is_not_finite_stops_the_run(self, indexed_images: Images) -> None:
         one = trainer(indexed_images(), options(lr=1e30, warmup=0))
         with pytest.raises(InputError) as error:
