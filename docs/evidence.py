@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import precompute_teacher  # noqa: E402  (the two scripts are not part of the installed package)
 import train_student  # noqa: E402
 from kdcache import sweep, targets  # noqa: E402
+from kdcache.checkpoint import read_summary  # noqa: E402
 from kdcache.config import OneLineParser, TrainOptions  # noqa: E402
 from kdcache.console import Progress, exit_code, say  # noqa: E402
 from kdcache.images import load_images  # noqa: E402
@@ -158,15 +159,20 @@ def train_table(bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]) -
         for name, row in rows.items()
     ]
     materials = {None: load_materials(students[0][1])}
-    summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
+    folders: list[tuple[str, TrainOptions]] = []
     with Progress("students", "student") as whole, Progress("student", "step") as one:
         for number, (name, options, variant) in enumerate(students):
             whole(number, len(students))
             if variant:
                 options = options.replace(out=options.out.with_name(f"{variant},{options.out.name}"))
                 materials.setdefault(variant, other_probe(materials[None], variant))
-            summaries[name] += sweep.train_all([options], materials[variant], whole.say, lambda *_: None, one)
-    return summaries
+            sweep.train_all([options], materials[variant], whole.say, lambda *_: None, one)
+            folders.append((name, options))
+    # read in the end: other processes may have trained some
+    return {
+        name: [read_summary(options.out) for row, options in folders if row == name and sweep.finished([options])]
+        for name in rows
+    }
 
 
 def other_probe(materials: Materials, variant: str) -> Materials:
