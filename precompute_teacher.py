@@ -9,7 +9,7 @@ from kdcache.cache import open_cache
 from kdcache.config import PrecomputeOptions, parse_options
 from kdcache.console import Progress, exit_code, say
 from kdcache.distributed import join, leave
-from kdcache.images import load_images
+from kdcache.images import load_chosen_images
 from kdcache.models import build_model, pick_device
 from kdcache.precompute import precompute
 from kdcache.targets import load_or_fit_probe
@@ -31,15 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     )
     teacher = prepare_teacher(model, device, options.precision)
-    images = processes.one_by_one(
-        lambda: load_images(
-            options.dataset or "cifar10",
-            options.data,
-            limit=options.limit,
-            store_size=options.store_size,
-            split_seed=options.split_seed,
-        )
-    )
+    images = processes.one_by_one(lambda: load_chosen_images(options))
     with Progress("teacher", unit="view", hidden=not processes.first) as progress:
         report = precompute(teacher, images, options, progress, processes)
     if processes.first:

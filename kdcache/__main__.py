@@ -168,7 +168,7 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def sweep_command(arguments: argparse.Namespace, others: list[str]) -> int:
+def sweep_command(arguments: argparse.Namespace, others: list[str], words: list[str]) -> int:
     """Train a student for every combination of options and seeds; all options of train_student.py apply."""
     given = ["--cache", str(arguments.cache), "--out", str(arguments.out), *others]
     base = parse_options(TrainOptions, given, sweep_command.__doc__)
@@ -179,7 +179,7 @@ def sweep_command(arguments: argparse.Namespace, others: list[str]) -> int:
     if len(settings) < len(pairs):
         raise InputError("each option in one --set", " ".join(arguments.set), "separate its values by commas")
     students = combinations(base, settings, range(base.seed, base.seed + arguments.seeds))
-    helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, sys.argv[1:])
+    helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, words)
     materials = load_materials(base)
     with Progress("sweep", "student") as whole, Progress("student", "step") as one:
         summaries = train_all(students, materials, whole.say, whole, one, arguments.stop_early, one.show)
@@ -289,9 +289,10 @@ def make_parser() -> OneLineParser:
 
 def main(argv: list[str] | None = None) -> int | None:
     parser = make_parser()
-    arguments, others = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments, others = parser.parse_known_args(words)
     if arguments.function is sweep_command:
-        return sweep_command(arguments, others)
+        return sweep_command(arguments, others, words)
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     return arguments.function(arguments)

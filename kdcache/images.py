@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
-from kdcache.config import SPLITS
+from kdcache.config import SPLITS, DatasetOptions
 from kdcache.errors import InputError
 from kdcache.shapes import coarse_class_names, fine_class_names, render_shapes
 
@@ -53,7 +54,11 @@ class Split:
         return np.fromiter((zlib.crc32(label.tobytes(), zlib.crc32(image)) for image, label in pairs), "<u4", len(self))
 
     def digest(self) -> str:
-        """SHA-256 of shape, pixels and labels."""
+        """SHA-256 of shape, pixels and labels; worked out once, since all students of a sweep ask for it."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         sha.update(self.images.contiguous().numpy())
         sha.update(self.labels.contiguous().numpy())
@@ -103,6 +108,17 @@ def load_images(name: str, folder: Path, *, limit: int | None = None, store_size
         )
     parts = (train.select(np.setdiff1d(rows, validation)), train.select(validation), test)
     return ImageData(name, class_names, dict(zip(SPLITS, parts, strict=True)))
+
+
+def load_chosen_images(options: DatasetOptions) -> ImageData:
+    """The images that a phase's options name. Raises InputError as `load_images` does."""
+    return load_images(
+        options.dataset or "cifar10",
+        options.data,
+        limit=options.limit,
+        store_size=options.store_size,
+        split_seed=options.split_seed,
+    )
 
 
 def validation_rows(labels: np.ndarray, seed: int) -> np.ndarray:

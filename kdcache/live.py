@@ -1,8 +1,5 @@
 """The teacher in the loop, in place of its cached logits: what a cache has to reproduce, and its price."""
 
-import copy
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,20 +25,12 @@ class LiveTeacher:
     def __init__(self, cache: Cache, train: Split, projection: str, weights: str | None, device: torch.device) -> None:
         self._teacher = teacher_of(cache, weights, device)
         self._images = train.images.to(device)
-        self._rows = torch.arange(len(train), device=device)
         self._render = self._teacher.renderer(tuple(train.images.shape[2:]))
         self._projection = projection
         self._probe = load_or_fit_probe(cache).to(device) if "probe" in projection else None
 
-    def of(self, rows: np.ndarray) -> "LiveTeacher":
-        """The same teacher for a trainer whose images are these rows of the training part."""
-        chosen = copy.copy(self)
-        chosen._rows = torch.from_numpy(rows).to(self._rows.device)
-        return chosen
-
     def __call__(self, rows: Tensor, views: Tensor, mix: Mix | None) -> dict[str, Tensor]:
         """Logits of images `rows` int64 `(B,)` in views `(B, 5)`, mixed if there is a mix, as `Targets.train` has them."""
-        rows = self._rows[rows]
         inputs = self._render(self._images[rows], views)
         logits = self._teacher.logits(inputs if mix is None else mix.images(inputs))
         taught = {}

@@ -1,16 +1,19 @@
 """What students are trained from: the images, a cache that belongs to them, and what its teacher says of them."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
-from kdcache.images import ImageData, Split, load_images
+from kdcache.images import ImageData, Split, load_chosen_images
 from kdcache.live import LiveTeacher
+from kdcache.mixing import Mix
 from kdcache.targets import Targets, load_images_of, make_targets
 
 
@@ -29,12 +32,15 @@ class Materials:
             self._targets[projection] = make_targets(self.cache, projection, self.images.class_names)
         return self._targets[projection]
 
-    def live_teacher(self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device) -> LiveTeacher:
-        """The cache's teacher in the loop, for students that learn from these rows of the training part."""
+    def live_teacher(
+        self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
+    ) -> Callable[[Tensor, Tensor, Mix | None], dict[str, Tensor]]:
+        """The cache's teacher in the loop, for a trainer whose images are these rows of the training part."""
         key = (projection, weights, device)
         if key not in self._live:
             self._live[key] = LiveTeacher(self.cache, self.images.splits["train"], *key)
-        return self._live[key].of(rows)
+        live, chosen = self._live[key], torch.from_numpy(rows).to(device)
+        return lambda rows, views, mix: live(chosen[rows], views, mix)
 
 
 def load_materials(options: TrainOptions) -> Materials:
@@ -42,14 +48,7 @@ def load_materials(options: TrainOptions) -> Materials:
     if options.cache is None:
         if options.alpha > 0:
             raise InputError("--cache FILE.h5, or --alpha 0 to train on labels only", "neither", "add one of them")
-        images = load_images(
-            options.dataset or "cifar10",
-            options.data,
-            limit=options.limit,
-            store_size=options.store_size,
-            split_seed=options.split_seed,
-        )
-        return Materials(images, None)
+        return Materials(load_chosen_images(options), None)
     cache = open_cache(options.cache, check_logits=not options.skip_checksums)
     recorded = cache.manifest["dataset"]["name"]
     if options.dataset not in (None, recorded):

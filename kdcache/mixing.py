@@ -1,12 +1,13 @@
 """Mixup and CutMix: a batch's images mixed in pairs, and how much of each pair's targets a mixed image has."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kdcache.streams import named_stream
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def draw_mix(kind: str, count: int, size: int, *, seed: int, stream: str) -> Mix
     Beta(1, 1), that is uniform; CutMix's box has the partner's share of the area around a uniform centre, is cut off
     at the border, and the share is then what is left of the image, counted in the pixels of an input of side `size`.
     """
-    key = np.frombuffer(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:16], "<u8")
-    generator = np.random.Generator(np.random.Philox(key=key))
+    generator = np.random.Generator(named_stream(f"{seed}/{stream}"))
     partner = torch.from_numpy(generator.permutation(count))
     share = generator.random()
     if kind == "mixup":

@@ -72,15 +72,9 @@ class Run:
         recorded = self.summary.get("command") or self.config.get("command")
         if recorded:
             return (recorded if isinstance(recorded, str) else shlex.join(map(str, recorded))), True
-        words = ["python", "train_student.py"]
-        for item in fields(TrainOptions):
-            value = self.options.get(item.name, item.default)
-            if value is None or value is False or str(value) == str(item.default):
-                continue
-            words.append("--" + item.name.replace("_", "-"))
-            if value is not True:
-                words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
-        return shlex.join(words), False
+        names = {item.name for item in fields(TrainOptions)}
+        known = TrainOptions.from_dict({name: value for name, value in self.options.items() if name in names})
+        return known.command_line(), False
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:

@@ -8,12 +8,13 @@ Image `i` is a pure function of `(seed, stream, i)`: it owns row `i` of one Phil
 guarantees never to change. Lengths are in pixels, or in *shape units* (the shape's radius, y upwards) where said.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdcache.streams import named_stream
 
 Plane = NDArray[np.float32]
 """One number per pixel, `(n, 32, 32)`, or per image, `(n, 1, 1)`."""
@@ -69,8 +70,7 @@ def render_shapes(count: int, *, stream: str, seed: int = 0) -> tuple[NDArray[np
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, found {count}")
-    key = hashlib.sha256(f"shapes/{seed}/{stream}".encode()).digest()[:16]
-    generator = np.random.Philox(key=int.from_bytes(key, "little"))
+    generator = named_stream(f"shapes/{seed}/{stream}")
     images = np.empty((count, 3, SIDE, SIDE), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
     for start in range(0, count, _CHUNK):

@@ -111,8 +111,8 @@ def _for_second_head(cache: Cache, logits: dict[str, Tensor], class_names: Seque
 
 
 def _for_both_heads(cache: Cache, logits: dict[str, Tensor], class_names: Sequence[str]) -> Targets:
-    one, other = _through_probe(cache, logits, class_names), _for_second_head(cache, logits, class_names)
-    return Targets("probe+head", one.train | other.train, one.answers)
+    probed = _through_probe(cache, logits, class_names)
+    return Targets("probe+head", probed.train | {"teacher": logits["train"]}, probed.answers)
 
 
 PROJECTED_BY: dict[str, Callable[[Cache, dict[str, Tensor], Sequence[str]], Targets]] = {

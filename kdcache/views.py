@@ -4,12 +4,13 @@ A view is five integers (top, left, height, width, flip) in the image's own pixe
 be replayed at any input size. A crop may reach over the border; what lies outside is the reflection.
 """
 
-import hashlib
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kdcache.streams import named_stream
 
 VIEW_FIELDS = ("top", "left", "height", "width", "flip")
 POLICIES = ("none", "flip", "crop-flip", "resized-crop")
@@ -37,8 +38,7 @@ def draw_views(policy: str, count: int, height: int, width: int, *, views: int, 
 
 def _uniform(count: int, columns: int, seed: int, stream: str) -> np.ndarray:
     """Doubles in [0, 1), `(count, columns)`; row i is the same however many rows are drawn."""
-    key = np.frombuffer(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:16], "<u8")
-    raw = np.random.Philox(key=key).random_raw(count * columns).reshape(count, columns)
+    raw = named_stream(f"{seed}/{stream}").random_raw(count * columns).reshape(count, columns)
     return (raw >> np.uint64(11)) * 2.0**-53
 
 

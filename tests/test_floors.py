@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
-    "errors logistic __init__",
+    "errors logistic streams __init__",
     "config views losses mixing projection seal shapes distributed small_resnets "
     "report comparison significance outcomes svg stylesheet",
     "manifest images checkpoint models console model_card charts measurement",
