@@ -8,7 +8,7 @@ from typing import Any
 
 from kdcache.bench import chosen, run
 from kdcache.bench_setup import QUICK, BenchOptions
-from kdcache.checkpoint import write_json, write_text
+from kdcache.checkpoint import read_summary, write_json, write_text
 from kdcache.comparison import as_csv, comparison, format_table, grouped_words, shown_rows
 from kdcache.config import OneLineParser, TrainOptions, add_options, parse_options, setting
 from kdcache.console import Progress, exit_code, say
@@ -182,12 +182,17 @@ def sweep_command(arguments: argparse.Namespace, others: list[str], words: list[
     helpers = [] if arguments.jobs == 1 else start_helpers(arguments.jobs, words)
     materials = load_materials(base)
     with Progress("sweep", "student") as whole, Progress("student", "step") as one:
-        summaries = train_all(students, materials, whole.say, whole, one, arguments.stop_early, one.show)
+        try:
+            train_all(students, materials, whole.say, whole, one, arguments.stop_early, one.show)
+        except KeyboardInterrupt:
+            done = f"{len(finished(students))} of {len(students)} students are finished"
+            raise KeyboardInterrupt(f"{done}; the same command goes on") from None
     for helper in helpers:
         helper.wait()
+    summaries = [read_summary(options.out) for options in finished(students)]  # the helpers' students are among them
     if summaries:
         say("\n" + format_table(comparison(summaries)[0]))
-    missing = len(students) - len(finished(students))
+    missing = len(students) - len(summaries)
     if missing:
         say(f"{missing} of {len(students)} students are not finished: see failed.json or stopped.json in their folders")
     return int(missing > 0 and not arguments.stop_early)

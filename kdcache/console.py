@@ -20,7 +20,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(f"interrupted; {error or 'nothing was left behind'}", file=sys.stderr)
+        print(f"interrupted; {str(error) or 'nothing was left behind'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

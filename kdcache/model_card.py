@@ -148,6 +148,10 @@ def _limits(summary: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]
     ]
     if summary.get("views") == "unmatched":
         lines.append("The student's views were its own: the soft targets were those of the whole image.")
+    if summary.get("labels") == "teacher":
+        lines.append("Its labels were the teacher's top answers: every accuracy here is agreement with the teacher.")
+    if options.get("train_images"):
+        lines.append(f"It was trained on {options['train_images']:,} images of the training part.")
     if options.get("limit"):
         lines.append("It was trained and tested on a part of the dataset.")
     return [f"- {line}" for line in lines]

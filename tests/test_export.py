@@ -221,6 +221,12 @@ class TestModelCard:
         assert run(tools.main, *arguments, "--overwrite") == 0
         assert "my own words" not in (tmp_path / "MODEL_CARD.md").read_text()
 
+    def test_what_stood_in_for_labels_is_said(self) -> None:
+        description = {"class_names": ["a", "b"], "image_size": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}
+        card = model_card({"labels": "teacher"}, {"options": {"train_images": 4000}}, description, 7, "")
+        assert "every accuracy here is agreement with the teacher" in card and "trained on 4,000 images" in card
+        assert "agreement with the teacher" not in model_card({"labels": "dataset"}, {"options": {}}, description, 7, "")
+
     def test_a_distilled_student_names_its_teacher(self) -> None:
         teacher = {"name": "vit_b_16", "validation_accuracy": 0.5, "test_accuracy": 0.25}
         summary = {"alpha": 0.9, "temperature": 4.0, "teacher": teacher, "fingerprint": "abc123", "views": "unmatched"}

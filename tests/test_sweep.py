@@ -182,3 +182,40 @@ def test_bad_settings_are_refused(
 ) -> None:
     assert message in refused(tools.main, capsys, "sweep", base.cache, "--out", base.out, *arguments)
     assert not base.out.exists()
+
+
+def test_helpers_share_the_students_and_the_table_has_theirs(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    """A helper holds the lock of the last student until this process has finished all others."""
+    started: list[list[str]] = []
+
+    class Helper:
+        def __init__(self, command: list[str], **_: object) -> None:
+            started.append(command)
+            (base.out / "seed=1").mkdir(parents=True)
+            self._lock = (base.out / "seed=1" / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+        def wait(self) -> None:
+            self._lock.close()
+            assert run(tools.main, *started[0][3:]) == 0
+
+    options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32, "--seeds", 2, "--out", base.out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep.subprocess, "Popen", Helper)
+        assert run(tools.main, "sweep", base.cache, *options, "--jobs", 2) == 0
+    assert started[0][1:4] == ["-m", "kdcache", "sweep"] and started[0][-2:] == ["--jobs", "1"]
+    table = capsys.readouterr().out.splitlines()
+    assert "seed=1: another process is at it" in table
+    assert any(line.startswith(str(base.out / "seed=1")) for line in table[-3:])
+
+
+def test_an_interrupted_sweep_says_how_far_it_came(
+    base: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(run: StudentRun) -> None:
+        raise KeyboardInterrupt  # anywhere, without words of its own
+
+    monkeypatch.setattr(sweep, "draw_pictures", interrupted)
+    options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32, "--seeds", 2, "--out", base.out]
+    assert run(tools.main, "sweep", base.cache, *options) == 130
+    assert "interrupted; 1 of 2 students are finished; the same command goes on" in capsys.readouterr().err
