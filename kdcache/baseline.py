@@ -1,7 +1,6 @@
 """What the bench runs: bare loops, the usual script, images and a teacher that cost nothing, and what needs a fresh process."""
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,15 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import functional as pil
 
+from kdcache.arithmetic import autocast
 from kdcache.cache import open_cache
 from kdcache.config import SPLITS, PrecomputeOptions, TrainOptions
 from kdcache.images import ImageData, Split
 from kdcache.materials import Materials
 from kdcache.measurement import peak_memory, synchronizer
-from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, Model, Preprocessing, autocast, class_logits, pick_device
+from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, Model, Preprocessing, class_logits, pick_device
 from kdcache.precompute import precompute
 from kdcache.shapes import coarse_class_names, render_shapes
 from kdcache.student_run import StudentRun
@@ -59,23 +58,6 @@ def cheap_teacher(classes: int, device: torch.device) -> Teacher:
         module = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, classes))
     model = Model(module, "cheap", "none", Preprocessing(8, IMAGENET_MEAN, IMAGENET_STD), pretrained=False)
     return prepare_teacher(model, device, "fp32")
-
-
-def forward_flops(module: nn.Module, size: int) -> int:
-    """Floating-point operations of one image of `size` pixels going forward, a multiply-add being two.
-
-    Counted on a copy without data, so it costs nothing. The fused attention is switched off for it: the counter does not
-    know that operator and would miss a third of a transformer.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        empty = copy.deepcopy(module).to("meta").eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            empty(torch.zeros(1, 3, size, size, device="meta"))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops()
 
 
 def matrix_product(size: int, precision: str, device: torch.device, times: int) -> Callable[[], None]:
@@ -118,7 +100,7 @@ def bare_student(
     size = student.preprocessing.image_size
     inputs = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classes
-    fused = device.type == "cuda"
+    fused = device.type in ("cpu", "cuda")
     if options.optimizer == "sgd":
         optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=fused)
     else:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from kdcache import baseline
+from kdcache.arithmetic import forward_flops
 from kdcache.bench_setup import BenchOptions, Setup
 from kdcache.cache import open_cache
 from kdcache.errors import InputError
@@ -35,7 +36,7 @@ def matrices(setup: Setup) -> list[Measurement]:
         Measurement(f"matrix product, {each}", "GFLOP/s", rates(seconds, each, operations / 1e9), note=f"{size} x {size}")
         for each in arms
     ]
-    per_image = baseline.forward_flops(teacher.model.module, setup.options.image_size)
+    per_image = forward_flops(teacher.model.module, setup.options.image_size)
     note = f"{setup.teacher_in_words()}, {per_image / 1e9:.3g} GFLOP an image"
     share = ratios(seconds, teacher.precision, "teacher", per_image * batch / operations)
     return [
@@ -109,8 +110,8 @@ def live_teacher(setup: Setup) -> list[Measurement]:
     trainer, live = setup.epochs(alpha=0.9, live_teacher=True)
     seconds = setup.time(cached=cached, live=live)
     size = setup.options.image_size
-    training = 3 * baseline.forward_flops(trainer.module, size)  # backwards costs about two forwards
-    expected = training / (training + baseline.forward_flops(setup.teacher.model.module, size))
+    training = 3 * forward_flops(trainer.module, size)  # backwards costs about two forwards
+    expected = training / (training + forward_flops(setup.teacher.model.module, size))
     note, target = f"time; by their FLOPs {expected:.3f}", Target(0.95 * expected, 1.05 * expected)
     values = ratios(seconds, "cached", "live")
     return [Measurement("epoch, cached over --live-teacher", RATIO, values, target, note, seconds=seconds)]

@@ -46,7 +46,9 @@ class BenchOptions(Options):
     student: str = option("resnet50", "a torchvision classification model, or package.module:callable")
     image_size: int = option(224, "side in pixels of both models' input", within=AT_LEAST_1)
     images: int | None = option(None, "training images (default: 128 on a CPU, else 10240)", within=Range(50))
-    batch_size: int | None = option(None, "of both phases (default: their own, 64 or 512, and 128)", within=Range(2))
+    batch_size: int | None = option(
+        None, "of both phases (default: their own, which depends on model and device, and 128)", within=Range(2)
+    )
     rounds: int = option(5, "timed turns of each side of a comparison", within=AT_LEAST_1)
     rows: int = option(50_000, "of the cache from which a student starts", within=Range(200))
     classes: int = option(1000, "of that cache", within=Range(2))
@@ -67,7 +69,6 @@ class Setup:
             matrix_size=options.matrix_size or (8192 if self.gpu else 2048),
         )
         self.folder = folder
-        self.teacher_batch = min(options.batch_size or (512 if self.gpu else 64), self.options.images)
         self.student_batch = min(options.batch_size or 128, self.options.images)
         self.half = ("fp16", "bf16") if self.gpu else ("bf16",)
         self._numbers = itertools.count()
@@ -79,6 +80,10 @@ class Setup:
     @cached_property
     def teacher(self) -> Teacher:
         return prepare_teacher(self.fresh_teacher(), self.device, self.options.precision)
+
+    @property
+    def teacher_batch(self) -> int:
+        return min(self.options.batch_size or self.teacher.batch_size, self.options.images)
 
     def fresh_teacher(self) -> Model:
         options = self.options

@@ -63,7 +63,11 @@ class Options:
     image_size: int | None = option(None, "side in pixels of the model's square input", within=AT_LEAST_1)
     mean: tuple[float, ...] | None = option(None, "channel means on the scale 0 to 1, as R,G,B", within=FINITE)
     std: tuple[float, ...] | None = option(None, "channel standard deviations, as R,G,B", within=POSITIVE)
-    precision: str = option("auto", "arithmetic of the model; auto: fp32 on a CPU, half on a GPU", choices=PRECISIONS)
+    precision: str = option(
+        "auto",
+        "arithmetic of the model; auto: half on a GPU, bf16 on a CPU that has it for models of 1 GFLOP or more, else fp32",
+        choices=PRECISIONS,
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     seed: int = option(0, "seed of every random choice but the 80/20 division", within=SEEDS)
 
@@ -133,7 +137,9 @@ class PrecomputeOptions(DatasetOptions):
     augment: str = option("none", "how views 1, 2, ... of a training image are drawn", choices=CACHE_AUGMENTS)
     views: int = option(1, "views of each training image; view 0 is the whole image", within=Range(1, 1000))
     batch_size: int | None = option(
-        None, "views in one forward pass; halved where memory is short (default: 64 on a CPU, else 512)", within=AT_LEAST_1
+        None,
+        "views in one forward pass; halved where memory is short (default: what suits the teacher and the device)",
+        within=AT_LEAST_1,
     )
     restart: bool = option(False, "discard what an interrupted run left behind")
 

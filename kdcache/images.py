@@ -72,6 +72,7 @@ class ImageData:
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, Split]
+    streamed: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int]:

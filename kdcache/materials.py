@@ -34,13 +34,13 @@ class Materials:
 
     def live_teacher(
         self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
-    ) -> Callable[[Tensor, Tensor, Mix | None], dict[str, Tensor]]:
+    ) -> Callable[[Tensor, Tensor, Tensor, Mix | None], dict[str, Tensor]]:
         """The cache's teacher in the loop, for a trainer whose images are these rows of the training part."""
         key = (projection, weights, device)
         if key not in self._live:
-            self._live[key] = LiveTeacher(self.cache, self.images.splits["train"], *key)
+            self._live[key] = LiveTeacher(self.cache, self.images.image_shape, *key)
         live, chosen = self._live[key], torch.from_numpy(rows).to(device)
-        return lambda rows, views, mix: live(chosen[rows], views, mix)
+        return lambda images, rows, views, mix: live(images, chosen[rows], views, mix)
 
 
 def load_materials(options: TrainOptions) -> Materials:

@@ -1,6 +1,5 @@
 """Builds teachers and students: torchvision's models or a callable of one's own, and their weights."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -290,14 +289,3 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError("a device that torch can use here", f"--device {name} ({reason})", "try --device cpu") from error
     return device
-
-
-def pick_precision(name: str, device: torch.device, on_gpu: str) -> str:
-    """fp32, bf16 or fp16; auto is `on_gpu` there and fp32 elsewhere."""
-    return name if name != "auto" else on_gpu if device.type == "cuda" else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which a model runs with fp32, bf16 or fp16 arithmetic."""
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()

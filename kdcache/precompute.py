@@ -1,23 +1,26 @@
 """Phase one: run the frozen teacher once over every view of every image and store its raw logits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+from torch import Tensor
 
 from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData
 from kdcache.models import state_digest
+from kdcache.supply import Supply, sent_home
 from kdcache.teacher import Teacher
 from kdcache.views import draw_views
-from kdcache.writer import BlockRows, CacheWriter
+from kdcache.writer import CacheWriter
 
 _BLOCK_BYTES = 2 << 20
 _BLOCK_ROWS = 1024  # at most: what one kill can cost
@@ -95,7 +98,6 @@ def precompute(
         }
     manifest = make_manifest(teacher, images, options)
     block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * teacher.classes)))
-    batch_size = options.batch_size or (64 if teacher.device.type == "cpu" else 512)
     total = sum(table.shape[0] * table.shape[1] for table in tables.values())
     started, computed = time.perf_counter(), 0
     with (
@@ -106,11 +108,9 @@ def precompute(
     ):
         share = sum(len(writer.rows(block)) for block in writer.missing)
         before = total - share if processes.world == 1 else 0
-        run = _BlockRunner(teacher, images, tables, batch_size)
+        run = _BlockRunner(teacher, images, tables, options.batch_size or teacher.batch_size)
         try:
-            for block in writer.missing:
-                done = before + computed
-                logits = run(writer.rows(block), lambda n, done=done: progress(done + n, before + share))
+            for block, logits in run.blocks(writer, lambda done: progress(before + done, before + share)):
                 behind.write(block, logits)
                 computed += len(writer.rows(block))
             behind.wait()
@@ -131,16 +131,24 @@ def precompute(
 
 
 class _WriteBehind:
-    """Writes one block in a thread while the teacher computes the next: what waits for the disk does not wait for it."""
+    """Writes one block in a thread while the teacher computes the next: what waits for the disk does not wait for it.
+
+    On a GPU the thread also waits for the logits, so that the teacher's queue there never runs empty.
+    """
 
     def __init__(self, writer: CacheWriter) -> None:
         self._writer, self._pending = writer, None
         self._thread = ThreadPoolExecutor(1)
 
-    def write(self, block: int, logits: np.ndarray) -> None:
-        """Begin to write a block, once the one before is on the disk; raises what went wrong with that one."""
+    def write(self, block: int, logits: Tensor) -> None:
+        """Begin to write a block, once the one before is on the disk; raises what went wrong with that one.
+
+        Args:
+            logits: float32 `(rows, C)` on the teacher's device, which may still be computing them.
+        """
+        arriving = sent_home(logits)
         self.wait()
-        self._pending = self._thread.submit(self._writer.write, block, logits)
+        self._pending = self._thread.submit(lambda: self._writer.write(block, arriving().numpy()))
 
     def wait(self) -> None:
         """Until everything is on the disk. Raises what went wrong."""
@@ -156,32 +164,50 @@ class _WriteBehind:
 
 
 class _BlockRunner:
-    """Computes the logits of runs of (image, view) rows, in batches on the teacher's device."""
+    """Computes the logits of blocks of (image, view) rows, in batches on the teacher's device."""
 
     def __init__(self, teacher: Teacher, images: ImageData, tables: dict[str, np.ndarray], batch_size: int) -> None:
         self._teacher, self._batch_size = teacher, batch_size
-        self._images = {split: part.images.to(teacher.device) for split, part in images.splits.items()}
+        self._supplies = {
+            split: Supply(part.images, teacher.device, streamed=images.streamed) for split, part in images.splits.items()
+        }
         self._views = {split: torch.from_numpy(table).to(teacher.device) for split, table in tables.items()}
         self._render = teacher.renderer(images.image_shape)
 
-    def __call__(self, block: BlockRows, progress: Callable[[int], None]) -> np.ndarray:
-        parts, first = [], block.start
-        while first < block.stop:
-            stop = min(first + self._batch_size, block.stop)
+    def blocks(self, writer: CacheWriter, progress: Callable[[int], None]) -> Iterator[tuple[int, Tensor]]:
+        """The missing blocks, each with its logits float32 `(rows, C)` on the device.
+
+        Args:
+            progress: called with the number of rows that the teacher was given so far.
+        """
+        done = 0
+        for split, blocks in groupby(writer.missing, lambda block: writer.rows(block).split):
+            batches = [
+                (block, first, min(first + self._batch_size, rows.stop))
+                for block, rows in ((block, writer.rows(block)) for block in blocks)
+                for first in range(rows.start, rows.stop, self._batch_size)
+            ]
+            sizes = [stop - first for _, first, stop in batches]
+            views = self._views[split]
+            image_index, view_index = _images_and_views(batches, views.shape[1])
+            images = self._supplies[split].batches(sizes, image_index)
+            shown = Supply(views, views.device).batches(sizes, image_index, view_index)
+            parts: list[Tensor] = []
+            for (block, first, stop), some_images, some_views in zip(batches, images, shown, strict=True):
+                parts.append(self._logits(some_images, some_views))
+                done += stop - first
+                progress(done)
+                if stop == writer.rows(block).stop:
+                    yield block, torch.cat(parts)
+                    parts = []
+
+    def _logits(self, images: Tensor, views: Tensor) -> Tensor:
+        while True:
             try:
-                parts.append(self._logits(block.split, first, stop))
+                parts = zip(images.split(self._batch_size), views.split(self._batch_size), strict=True)
+                return torch.cat([self._teacher.logits(self._render(*part)) for part in parts])
             except torch.OutOfMemoryError as error:
                 self._halve(error)
-                continue
-            progress(stop - block.start)
-            first = stop
-        return torch.cat(parts).cpu().numpy()
-
-    def _logits(self, split: str, first: int, stop: int) -> torch.Tensor:
-        images, views = self._images[split], self._views[split]
-        rows = torch.arange(first, stop, device=images.device)
-        image_index = rows // views.shape[1]
-        return self._teacher.logits(self._render(images[image_index], views[image_index, rows % views.shape[1]]))
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         """Go on with half the batch, from here to the end of the run."""
@@ -191,3 +217,9 @@ class _BlockRunner:
         self._batch_size //= 2
         if self._teacher.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _images_and_views(batches: list[tuple[int, int, int]], views: int) -> tuple[Tensor, Tensor]:
+    """image_index and view_index, int64 `(rows,)`, of the rows start..stop-1 of all batches (block, start, stop)."""
+    rows = torch.cat([torch.arange(first, stop) for _, first, stop in batches])
+    return rows // views, rows % views

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdcache.arithmetic import autocast, pick_precision
 from kdcache.errors import InputError
 from kdcache.finished_run import FinishedRun
 from kdcache.images import read_image
-from kdcache.models import autocast, class_logits, pick_precision
+from kdcache.models import class_logits
 
 _BATCH = 64
 
@@ -62,8 +63,8 @@ def answer(run: FinishedRun, images: Tensor) -> Tensor:
     The arithmetic is that of the run's own evaluation; on another kind of device it is what is usual there.
     """
     device = images.device
-    same = run.config.get("device_type") == device.type
-    precision = pick_precision(run.options.precision if same else "auto", device, on_gpu="bf16")
+    wanted = run.options.precision if run.config.get("device_type") == device.type else "auto"
+    precision = pick_precision(wanted, device, run.module, run.preprocessing.image_size, on_gpu="bf16")
     with autocast(precision, device):
         return class_logits(run.module(run.render(images))).float().cpu()
 

@@ -4,12 +4,13 @@ import math
 
 import torch
 
+from kdcache.arithmetic import pick_precision
 from kdcache.cache import Cache
 from kdcache.config import TrainOptions
 from kdcache.distributed import Processes
 from kdcache.errors import InputError
 from kdcache.losses import NEEDS_LABELS_CLASSES
-from kdcache.models import pick_precision
+from kdcache.models import Model
 from kdcache.targets import default_projection
 
 _LEARNING_RATES = {("sgd", False): 0.1, ("sgd", True): 0.02, ("adamw", False): 1e-3, ("adamw", True): 1e-4}
@@ -31,14 +32,15 @@ def choose_projection(options: TrainOptions, cache: Cache) -> TrainOptions:
     )
 
 
-def resolve(options: TrainOptions, views: int, pretrained: bool, device: torch.device) -> TrainOptions:
-    """Fill in the recipe's defaults that depend on the cache, the weights and the device."""
+def resolve(options: TrainOptions, views: int, student: Model, device: torch.device) -> TrainOptions:
+    """Fill in the recipe's defaults that depend on the cache, the student and the device."""
     several = views > 1 and options.alpha > 0
+    size = student.preprocessing.image_size
     return options.replace(
-        lr=options.lr or _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH,
+        lr=options.lr or _LEARNING_RATES[options.optimizer, student.pretrained] * options.batch_size / _REFERENCE_BATCH,
         weight_decay=_WEIGHT_DECAYS[options.optimizer] if options.weight_decay is None else options.weight_decay,
         augment=options.augment or ("cached" if several else "crop-flip"),
-        precision=pick_precision(options.precision, device, on_gpu="bf16"),
+        precision=pick_precision(options.precision, device, student.module, size, on_gpu="bf16"),
     )
 
 

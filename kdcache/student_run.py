@@ -66,7 +66,7 @@ class StudentRun:
         self.device = pick_device(options.device, processes.local_rank)
         self.student = build_student(options, len(self.images.class_names), teacher_classes)
         views = 1 if self.view_table is None else self.view_table.shape[1]
-        self.options = resolve(options, views, self.student.pretrained, self.device)
+        self.options = resolve(options, views, self.student, self.device)
         live = None
         if options.live_teacher and options.alpha > 0:
             live = materials.live_teacher(options.projection, options.teacher_weights, rows, self.device)

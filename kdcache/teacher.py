@@ -1,24 +1,27 @@
 """A frozen teacher, ready to run."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from kdcache.arithmetic import answering_batch, autocast, noting_outputs, pick_precision
 from kdcache.cache import Cache
 from kdcache.errors import InputError
-from kdcache.models import Model, autocast, build_model, class_logits, pick_precision, state_digest
+from kdcache.models import Model, build_model, class_logits, state_digest
 from kdcache.views import Renderer
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen model, ready to run on its device."""
+    """A frozen model, ready to run on its device; `batch_size` images at a time suit both."""
 
     model: Model
     device: torch.device
     precision: str
-    classes: int
+    classes: int = 0
+    batch_size: int = 1
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
@@ -33,14 +36,15 @@ class Teacher:
 
 
 def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teacher:
-    """Freeze a model, move it to its device, and find out how many classes it has by running it once."""
+    """Freeze a model, move it to its device, and find out how many classes and how large outputs it has by running it once."""
     module = model.module.to(device).eval().requires_grad_(False)
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
         module = module.to(memory_format=torch.channels_last)
     size = model.preprocessing.image_size
-    precision = pick_precision(precision, device, on_gpu="fp16")
+    teacher = Teacher(model, device, pick_precision(precision, device, module, size, on_gpu="fp16"))
     try:
-        output = Teacher(model, device, precision, 0).logits(torch.zeros(2, 3, size, size, device=device))
+        with noting_outputs(module) as sizes:
+            output = teacher.logits(torch.zeros(2, 3, size, size, device=device))
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -50,7 +54,7 @@ def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teach
         raise InputError(
             "a teacher that returns logits (2, classes) for two images", f"{tuple(output.shape)}", "correct the teacher"
         )
-    return Teacher(model, device, precision, output.shape[1])
+    return dataclasses.replace(teacher, classes=output.shape[1], batch_size=answering_batch(max(sizes), device))
 
 
 def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teacher:

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdcache.arithmetic import answering_batch, autocast, noting_outputs
 from kdcache.config import TrainOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
 from kdcache.mixing import Mix, draw_mix
-from kdcache.models import Model, autocast, build_model, class_logits, head_parameters, replace_head
+from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
+from kdcache.supply import Supply, sent_home
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
+
+LiveLogits = Callable[[Tensor, Tensor, Tensor, Mix | None], dict[str, Tensor]]
 
 _MOMENTUM = 0.9
 _LOOK_EVERY = 50  # steps between two looks at the largest loss
@@ -34,6 +40,23 @@ class Evaluation:
     accuracy: float
     answers: np.ndarray  # int64 (N,)
     logits: Tensor  # float32 (N, K), on the CPU
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one step of one process learns from, on its device.
+
+    `share`: these rows' part of the batch that all processes learn from. `taught`: the teacher's logits `(B, ...)` under the
+    name of whose classes they have; {} for labels only and for a live teacher.
+    """
+
+    share: float
+    rows: Tensor  # int64 (B,)
+    view_index: Tensor  # int64 (B,)
+    views: Tensor  # int16 (B, 5)
+    labels: Tensor  # int64 (B,)
+    images: Tensor  # uint8 (B, 3, H, W)
+    taught: dict[str, Tensor]
 
 
 def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> Model:
@@ -83,7 +106,7 @@ class Trainer:
         images: divided dataset; its training part is what is learned from.
         targets: None where there is no cache.
         view_table: int16 `(N, V, 5)`, the cached views of the training part; None where there is no cache.
-        live: called with (rows, views, mix) of each step, answers as `Targets.train` would; None reads the targets.
+        live: called with (images, rows, views, mix) of each step, answers as `Targets.train` would; None reads the targets.
         processes: share each batch and its gradient; all of them must make the same calls.
     """
 
@@ -95,7 +118,7 @@ class Trainer:
         targets: Targets | None,
         view_table: np.ndarray | None,
         device: torch.device,
-        live: Callable[[Tensor, Tensor, Mix | None], dict[str, Tensor]] | None = None,
+        live: LiveLogits | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self.options, self.device, self._live, self._processes = options, device, live, processes
@@ -106,10 +129,9 @@ class Trainer:
         together = DistributedDataParallel(self.module) if processes.world > 1 else self.module
         self._forward = torch.compile(together) if options.compile else together
         self._train = images.splits["train"]
-        self._images = self._train.images.to(device)
-        self._labels = self._train.labels.to(device)
-        taught = targets.train if targets is not None and options.alpha > 0 else {}
-        self._targets = {classes: logits.to(device) for classes, logits in taught.items()}
+        self._images = Supply(self._train.images, device, streamed=images.streamed)
+        taught = targets.train if targets is not None and live is None and options.alpha > 0 else {}
+        self._targets = {classes: Supply(logits, device, streamed=images.streamed) for classes, logits in taught.items()}
         self._distillation_loss = DISTILLATION_LOSSES[options.loss]
         self._view_table = view_table
         size, mean, std, _ = vars(student.preprocessing).values()
@@ -118,6 +140,7 @@ class Trainer:
         self._optimizer = _optimizer(self.module, options, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
         self._largest_loss, self._first_loss = torch.zeros((), device=device), None  # Tensor after the first step
+        self._look: Callable[[], None] = lambda: None
         torch.manual_seed(options.seed + processes.rank)  # dropout and the like
 
     def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
@@ -130,22 +153,20 @@ class Trainer:
         """
         self.module.train()
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
-        view_index, views = self._epoch_views(epoch)
         for step, batch in enumerate(self._batches(epoch)):
-            rows = self._processes.share(batch)
             learning_rate = self._learning_rate(epoch * self.steps_per_epoch + step)
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
-            mix = self._draw_mix(len(rows), epoch, step)
-            inputs = self.render(self._images[rows], views[rows])
+            mix = self._draw_mix(len(batch.rows), epoch, step)
+            inputs = self.render(batch.images, batch.views)
             inputs = inputs if mix is None else mix.images(inputs)
-            taught = self._taught(rows, view_index[rows], views[rows], mix)
-            sums += self._step(inputs, self._labels[rows], taught, mix, len(rows) / len(batch)) * len(rows)
-            after_step(step, rows, view_index[rows], inputs)
+            sums += self._step(inputs, batch, mix) * len(batch.rows)
+            after_step(step, batch.rows, batch.view_index, inputs)
             if step % _LOOK_EVERY == _LOOK_EVERY - 1:
-                self._check_loss(epoch, step, learning_rate)
+                self._look_at_loss(epoch, step, learning_rate)
         loss, label_term, distillation_term, correct = (self._processes.summed(sums) / len(self._train)).tolist()
-        self._check_loss(epoch, self.steps_per_epoch - 1, learning_rate)
+        self._look_at_loss(epoch, self.steps_per_epoch - 1, learning_rate)
+        self._look()
         return {
             "lr": learning_rate,
             "train_loss": loss,
@@ -154,22 +175,27 @@ class Trainer:
             "train_accuracy": correct,
         }
 
-    def _check_loss(self, epoch: int, step: int, learning_rate: float) -> None:
-        """Raise InputError where the loss of a step since the last look was infinite, not a number, or absurdly large."""
-        largest, self._largest_loss = self._largest_loss.item(), torch.zeros((), device=self.device)
-        if not largest <= _EXPLODED * max(self._first_loss.item(), 1.0):
-            raise InputError(
-                "a finite loss that does not explode",
-                f"{largest:.3g} by step {epoch * self.steps_per_epoch + step + 1} (epoch {epoch + 1}), at learning rate"
-                f" {learning_rate:.2g}",
-                "try a smaller --lr, a longer --warmup or --precision fp32",
-            )
+    def _look_at_loss(self, epoch: int, step: int, learning_rate: float) -> None:
+        """Raise InputError where a loss was infinite, not a number, or absurdly large, up to the last look before this one.
 
-    def _taught(self, rows: Tensor, view_index: Tensor, views: Tensor, mix: Mix | None) -> dict[str, Tensor]:
-        """The teacher's logits for a batch, `(B, ...)` under the name of whose classes they have; {} for labels only."""
-        if self._live is not None and self._targets:
-            return self._live(rows, views, mix)
-        return {classes: logits[rows, view_index] for classes, logits in self._targets.items()}
+        The numbers of this look are only sent for: waiting for them here would leave a GPU without work.
+        """
+        last_look = self._look
+        arriving = sent_home(torch.stack([self._largest_loss, self._first_loss]))
+        self._largest_loss = torch.zeros((), device=self.device)
+
+        def look() -> None:
+            largest, first = arriving().tolist()
+            if not largest <= _EXPLODED * max(first, 1.0):
+                raise InputError(
+                    "a finite loss that does not explode",
+                    f"{largest:.3g} by step {epoch * self.steps_per_epoch + step + 1} (epoch {epoch + 1}), at learning rate"
+                    f" {learning_rate:.2g}",
+                    "try a smaller --lr, a longer --warmup or --precision fp32",
+                )
+
+        self._look = look
+        last_look()
 
     def _draw_mix(self, count: int, epoch: int, step: int) -> Mix | None:
         options = self.options
@@ -187,12 +213,10 @@ class Trainer:
         ]
         return label_term, torch.stack(terms).mean() if terms else torch.zeros_like(label_term)
 
-    def _step(self, inputs: Tensor, labels: Tensor, taught: dict[str, Tensor], mix: Mix | None, share: float) -> Tensor:
-        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy.
-
-        `share`: these rows' part of the batch that all processes learn from.
-        """
-        options = self.options
+    def _step(self, inputs: Tensor, batch: _Batch, mix: Mix | None) -> Tensor:
+        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
+        options, labels = self.options, batch.labels
+        taught = batch.taught if self._live is None else self._live(batch.images, batch.rows, batch.views, mix)
         with autocast(options.precision, self.device):
             logits = class_logits(self._forward(inputs)).float()
         student_logits = logits[:, : self.classes]
@@ -210,7 +234,7 @@ class Trainer:
             self._first_loss = loss.detach()
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
-        self._scaler.scale(loss * (share * self._processes.world)).backward()
+        self._scaler.scale(loss * (batch.share * self._processes.world)).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         accuracy = (student_logits.argmax(1) == labels).float().mean()
@@ -220,14 +244,22 @@ class Trainer:
     def answer(self, images: Tensor, views: Tensor) -> Tensor:
         """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the CPU."""
         self.module.eval()
-        parts = []
+        parts, batch = [], self._answering_batch
+        sizes = [len(part) for part in views.split(batch)]
+        supply = Supply(images, self.device, streamed=True)
         for some_images, some_views in zip(
-            images.split(4 * self.options.batch_size), views.split(4 * self.options.batch_size), strict=True
+            supply.batches(sizes, torch.arange(len(images))), views.to(self.device).split(batch), strict=True
         ):
             with autocast(self.options.precision, self.device):
-                inputs = self.render(some_images.to(self.device), some_views.to(self.device))
-                parts.append(class_logits(self.module(inputs)).float()[:, : self.classes])
+                parts.append(class_logits(self.module(self.render(some_images, some_views))).float()[:, : self.classes])
         return torch.cat(parts).cpu()
+
+    @cached_property
+    def _answering_batch(self) -> int:
+        size = self.render.size
+        with noting_outputs(self.module) as sizes, autocast(self.options.precision, self.device):
+            self.module(torch.zeros(2, 3, size, size, device=self.device))
+        return answering_batch(max(sizes), self.device)
 
     def evaluate(self, split: Split) -> Evaluation:
         """Loss and accuracy on the whole images of a split."""
@@ -257,27 +289,33 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["generators"][1].cpu(), self.device)
 
-    def _batches(self, epoch: int) -> Iterator[Tensor]:
-        """Rows of each step, in an order drawn for the epoch; sizes differ by at most one, so none is tiny."""
+    def _batches(self, epoch: int) -> Iterator[_Batch]:
+        """What each step learns from, in an order drawn for the epoch; sizes differ by at most one, so none is tiny."""
         generator = torch.Generator().manual_seed((self.options.seed << 16) + epoch)
-        order = torch.randperm(len(self._train), generator=generator).to(self.device)
-        yield from order.tensor_split(self.steps_per_epoch)
+        whole = torch.randperm(len(self._train), generator=generator).tensor_split(self.steps_per_epoch)
+        own = [self._processes.share(rows) for rows in whole]
+        shares = [len(part) / len(rows) for part, rows in zip(own, whole, strict=True)]
+        rows, sizes = torch.cat(own), [len(part) for part in own]
+        view_index, views = self._epoch_views(epoch)
+        small = (rows, view_index[rows], views[rows], self._train.labels[rows])  # sent to the device at once
+        images = self._images.batches(sizes, rows)
+        taught = [supply.batches(sizes, rows, view_index[rows]) for supply in self._targets.values()]
+        columns = zip(shares, *(column.to(self.device).split(sizes) for column in small), images, strict=True)
+        for batch, logits in zip(columns, zip(*taught, strict=True) if taught else repeat(()), strict=False):
+            yield _Batch(*batch, dict(zip(self._targets, logits, strict=True)))
 
     def _epoch_views(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees."""
+        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees; on the CPU."""
         count, seed = len(self._train), self.options.seed
         if self.options.augment == "cached":
             # each image begins somewhere and takes its views in turn: all are seen equally often
             generator = torch.Generator().manual_seed(seed)
             views = self._view_table.shape[1]
             index = (torch.randint(views, (count,), generator=generator) + epoch) % views
-            shown = torch.from_numpy(self._view_table)[torch.arange(count), index]
-        else:
-            index = torch.zeros(count, dtype=torch.int64)
-            shape = self._images.shape[2:]
-            drawn = draw_views(self.options.augment, count, *shape, views=2, seed=seed, stream=f"student epoch {epoch}")
-            shown = torch.from_numpy(drawn[:, 1])
-        return index.to(self.device), shown.to(self.device)
+            return index, torch.from_numpy(self._view_table)[torch.arange(count), index]
+        shape = self._train.images.shape[2:]
+        drawn = draw_views(self.options.augment, count, *shape, views=2, seed=seed, stream=f"student epoch {epoch}")
+        return torch.zeros(count, dtype=torch.int64), torch.from_numpy(drawn[:, 1])
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up over the first share of the steps, then a cosine to 0."""
@@ -297,7 +335,7 @@ def _optimizer(module: nn.Module, options: TrainOptions, device: torch.device) -
     decayed = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]  # biases and norms
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = device.type == "cuda"
+    fused = device.type in ("cpu", "cuda")  # one pass over all weights: on a CPU a quarter of the time of the usual loop
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=_MOMENTUM, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=options.lr, fused=fused)

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
-    "errors logistic streams __init__",
-    "config views losses mixing projection seal shapes distributed small_resnets "
+    "errors logistic streams arithmetic __init__",
+    "config views losses mixing projection seal shapes distributed small_resnets supply "
     "report comparison significance outcomes svg stylesheet",
     "manifest images checkpoint models console model_card charts measurement",
     "cache finished_run formats runs",

@@ -18,14 +18,12 @@ from kdcache.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
-    autocast,
     build_model,
     class_logits,
     describe,
     head_parameters,
     load_weights,
     pick_device,
-    pick_precision,
     read_state_dict,
     replace_head,
     state_digest,
@@ -325,15 +323,3 @@ def test_devices() -> None:
     told = message(lambda: pick_device("toaster"))
     assert told.startswith("expected a device that torch can use here; found --device toaster (")
     assert told.endswith("; try --device cpu")
-
-
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_precision_is_that_of_the_arithmetic(precision: str, dtype: torch.dtype) -> None:
-    with autocast(precision, torch.device("cpu")):
-        assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
-
-
-def test_auto_precision_is_full_on_a_cpu_and_what_the_phase_wishes_on_a_gpu() -> None:
-    assert pick_precision("auto", torch.device("cpu"), on_gpu="bf16") == "fp32"
-    assert pick_precision("auto", torch.device("cuda"), on_gpu="bf16") == "bf16"
-    assert pick_precision("fp16", torch.device("cpu"), on_gpu="bf16") == "fp16"

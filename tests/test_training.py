@@ -25,6 +25,10 @@ TEACHER_CLASSES = 20
 Images = Callable[..., ImageData]
 
 
+def small(pretrained: bool = False) -> Model:
+    return Model(nn.Linear(1, 10), "small", "none", Preprocessing(16, (0.0,) * 3, (1.0,) * 3), pretrained)
+
+
 def options(**changes: Any) -> TrainOptions:
     """A resolved recipe for the tiny student."""
     plain = {
@@ -35,7 +39,7 @@ def options(**changes: Any) -> TrainOptions:
         "lr": 0.1,
         "image_size": 16,
     }
-    return resolve(TrainOptions(**(plain | {"warmup": 0.25, "lr": 0.1} | changes)), views=3, pretrained=False, device=CPU)
+    return resolve(TrainOptions(**(plain | {"warmup": 0.25, "lr": 0.1} | changes)), 3, small(), CPU)
 
 
 def teacher_logits(count: int, views: int, classes: int) -> Tensor:
@@ -111,26 +115,22 @@ class TestDefaults:
         [("sgd", False, 0.1, 5e-4), ("sgd", True, 0.02, 5e-4), ("adamw", False, 1e-3, 0.05), ("adamw", True, 1e-4, 0.05)],
     )
     def test_recipe(self, optimizer: str, pretrained: bool, lr: float, decay: float) -> None:
-        found = resolve(TrainOptions(optimizer=optimizer), views=1, pretrained=pretrained, device=CPU)
+        found = resolve(TrainOptions(optimizer=optimizer), 1, small(pretrained), CPU)
         assert (found.lr, found.weight_decay) == (lr, decay)
 
     def test_the_learning_rate_follows_the_batch(self) -> None:
-        assert resolve(TrainOptions(batch_size=32), 1, False, CPU).lr == pytest.approx(0.1 * 32 / 128)
-        assert resolve(TrainOptions(batch_size=32, lr=0.1), 1, False, CPU).lr == 0.1
+        assert resolve(TrainOptions(batch_size=32), 1, small(), CPU).lr == pytest.approx(0.1 * 32 / 128)
+        assert resolve(TrainOptions(batch_size=32, lr=0.1), 1, small(), CPU).lr == 0.1
 
     @pytest.mark.parametrize(
         ("views", "alpha", "augment"), [(1, 0.9, "crop-flip"), (4, 0.9, "cached"), (4, 0.0, "crop-flip"), (1, 0.0, "crop-flip")]
     )
     def test_augmentation(self, views: int, alpha: float, augment: str) -> None:
-        assert resolve(TrainOptions(alpha=alpha), views, False, CPU).augment == augment
+        assert resolve(TrainOptions(alpha=alpha), views, small(), CPU).augment == augment
 
     def test_what_is_given_stays(self) -> None:
         given = TrainOptions(lr=0.5, weight_decay=0.0, augment="flip", precision="bf16")
-        assert resolve(given, 8, True, CPU) == given
-
-    def test_precision(self) -> None:
-        assert resolve(TrainOptions(), 1, False, CPU).precision == "fp32"
-        assert resolve(TrainOptions(), 1, False, torch.device("cuda")).precision == "bf16"
+        assert resolve(given, 8, small(True), CPU) == given
 
 
 class TestEpochs:

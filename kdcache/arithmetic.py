@@ -1,0 +1,98 @@
+"""How a model computes on a device: in which precision, and how many images at a time."""
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+# Measured on an AVX512-BF16 processor (docs/performance.md): from here on bf16 trains 1.7 to 2.5 times as fast as fp32; smaller
+# models gain little or lose half.
+_WORTH_BF16 = 1e9  # floating-point operations of one image going forward
+_CPU_BUDGET = 16 << 20  # bytes of the largest layer's output that stay in a processor's cache
+_GPU_SHARE = 1 / 32  # of the free memory, for the largest layer's output; some eight such tensors live at once
+_LARGEST_BATCH = 512
+
+
+def pick_precision(name: str, device: torch.device, module: nn.Module, image_size: int, *, on_gpu: str) -> str:
+    """fp32, bf16 or fp16. auto is `on_gpu` there; on a CPU bf16 for large models where it has instructions for it; else fp32.
+
+    Args:
+        image_size: side in pixels of the model's input, on which its size in operations depends.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        emulated = on_gpu == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return "fp16" if emulated else on_gpu
+    large = device.type == "cpu" and multiplies_bf16() and forward_flops(module, image_size) >= _WORTH_BF16
+    return "bf16" if large else "fp32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 products; older versions of torch do not tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which a model runs with fp32, bf16 or fp16 arithmetic."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def forward_flops(module: nn.Module, image_size: int) -> float:
+    """Floating-point operations of one image going forward, a multiply-add being two; nan where they cannot be counted.
+
+    Counted on a copy without data, so it costs little. The fused attention is switched off for it: the counter does not
+    know that operator and would miss a third of a transformer.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        empty = copy.deepcopy(module).to("meta").eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            empty(torch.zeros(1, 3, image_size, image_size, device="meta"))
+    except Exception:  # a model that looks at its data, or cannot be copied, raises nearly anything
+        return math.nan
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.get_total_flops()
+
+
+def answering_batch(largest: float, device: torch.device) -> int:
+    """How many images to run through a model that only answers, a power of 2 in 1..512.
+
+    On a CPU as many as leave the largest output in its cache: a ViT-B/16 runs a fifth slower in batches of 64 than of 8. On a
+    GPU as many as its free memory surely takes.
+
+    Args:
+        largest: bytes of one image's largest output of any layer, from `noting_outputs`.
+    """
+    budget = _GPU_SHARE * free_memory(device) if device.type == "cuda" else _CPU_BUDGET
+    return 1 << int(math.log2(min(max(budget / max(largest, 1), 1), _LARGEST_BATCH)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that can still be had: what nobody has, and what torch holds and does not use."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+@contextlib.contextmanager
+def noting_outputs(module: nn.Module) -> Iterator[list[float]]:
+    """The list receives the bytes an image of each layer's output that is a tensor `(B, ...)`, while the block runs."""
+    sizes: list[float] = [0]
+
+    def note(layer: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim:
+            sizes.append(output.nbytes / max(1, len(output)))
+
+    handles = [layer.register_forward_hook(note) for layer in module.modules()]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()
