@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
             std=options.std,
         )
     )
-    teacher = prepare_teacher(model, device, options.precision)
+    teacher = prepare_teacher(model, device, options.precision, options.compile)
     images = processes.one_by_one(lambda: load_chosen_images(options))
     with Progress("teacher", unit="view", hidden=not processes.first) as progress:
         report = precompute(teacher, images, options, progress, processes)

@@ -44,6 +44,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
 
+def compiled(module: nn.Module, mode: str) -> nn.Module:
+    """The module as torch.compile makes it in a mode (reduce-overhead: as CUDA graphs); itself for none."""
+    return module if mode == "none" else torch.compile(module, mode=mode)
+
+
 def forward_flops(module: nn.Module, image_size: int) -> float:
     """Floating-point operations of one image going forward, a multiply-add being two; nan where they cannot be counted.
 

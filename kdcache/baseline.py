@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as pil
 
-from kdcache.arithmetic import autocast
+from kdcache.arithmetic import autocast, compiled
 from kdcache.cache import open_cache
 from kdcache.config import SPLITS, PrecomputeOptions, TrainOptions
 from kdcache.images import ImageData, Split
@@ -82,7 +82,7 @@ def bare_teacher(teacher: Teacher, *batches: int) -> Callable[[], None]:
     def forward() -> None:
         with torch.inference_mode(), autocast(teacher.precision, teacher.device):
             for batch in batches:
-                module(inputs[:batch])
+                teacher.forward(inputs[:batch])
 
     return forward
 
@@ -96,7 +96,7 @@ def bare_student(
         options: resolved; optimizer, precision and compile are taken from them.
     """
     module = student.module.to(device, memory_format=torch.channels_last).train()
-    forward = torch.compile(module) if options.compile else module
+    forward = compiled(module, options.compile)
     size = student.preprocessing.image_size
     inputs = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classes

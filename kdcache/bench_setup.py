@@ -54,7 +54,6 @@ class BenchOptions(Options):
     classes: int = option(1000, "of that cache", within=Range(2))
     matrix_size: int | None = option(None, "side of the matrices (default: 2048 on a CPU, else 8192)", within=AT_LEAST_1)
     workers: int = option(min(4, usable_cpus()), "DataLoader workers of the usual script", within=AT_LEAST_0)
-    compile: bool = option(False, "torch.compile the student, in the product and in the bare loop")
     only: str | None = option(None, "measure only these, separated by commas")
 
 
@@ -79,7 +78,7 @@ class Setup:
 
     @cached_property
     def teacher(self) -> Teacher:
-        return prepare_teacher(self.fresh_teacher(), self.device, self.options.precision)
+        return prepare_teacher(self.fresh_teacher(), self.device, self.options.precision, self.options.compile)
 
     @property
     def teacher_batch(self) -> int:

@@ -15,6 +15,7 @@ from kdcache.errors import InputError
 SPLITS = ("train", "validation", "test")
 DATASETS = ("cifar10", "cifar100", "folder", "shapes", "shapes-fine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 CACHE_AUGMENTS = ("none", "flip", "crop-flip", "resized-crop")
 PROJECTIONS = ("probe", "head", "probe+head", "none")
 LOSSES = ("kl", "standardized-kl", "dkd", "dist", "mse")
@@ -67,6 +68,9 @@ class Options:
         "auto",
         "arithmetic of the model; auto: half on a GPU, bf16 on a CPU that has it for models of 1 GFLOP or more, else fp32",
         choices=PRECISIONS,
+    )
+    compile: str = option(
+        "none", "torch.compile the model in this mode, where it runs long enough to pay for its start", choices=COMPILE_MODES
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     seed: int = option(0, "seed of every random choice but the 80/20 division", within=SEEDS)
@@ -209,7 +213,6 @@ class TrainOptions(DatasetOptions):
     live_teacher: bool = option(False, "run the cache's teacher in every step instead of reading its logits")
     teacher_weights: str | None = option(None, "with --live-teacher: its weights, if phase one had them from a file")
     tensorboard: bool = option(False, "also write TensorBoard's event files into the run's folder")
-    compile: bool = option(False, "torch.compile the student")
     out: Path = option(Path("runs/student"), "folder for what the run leaves")
     resume: Path | None = option(None, "go on with the interrupted run in this folder; all other options are its own")
     overwrite: bool = option(False, "replace the run that --out holds")

@@ -58,7 +58,12 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
         },
         "views": {"augment": options.augment, "seed": options.seed},
         "precision": teacher.precision,
-        "software": {"torch": torch.__version__, "torchvision": torchvision.__version__, "device": device},
+        "software": {
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "device": device,
+            "compile": options.compile,
+        },
     }
 
 

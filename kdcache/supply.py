@@ -37,7 +37,7 @@ class Supply:
             index: one int64 `(sum of sizes,)` on the CPU for each of the tensor's first axes.
         """
         if not self._streamed:
-            index = tuple(axis.to(self._device) for axis in index)
+            index = tuple(sent_to(axis, self._device) for axis in index)
         parts = (tuple(axis[last - size : last] for axis in index) for size, last in zip(sizes, accumulate(sizes), strict=True))
         if not self._streamed:
             yield from (self._tensor[part] for part in parts)
@@ -57,7 +57,7 @@ class Supply:
         if self._copying is None:
             return rows.to(self._device), None
         with torch.cuda.stream(self._copying):
-            return rows.pin_memory().to(self._device, non_blocking=True), self._copying.record_event()
+            return sent_to(rows, self._device), self._copying.record_event()
 
     def _received(self, rows: Tensor, arrival: torch.cuda.Event | None) -> Tensor:
         """Have the device's work wait for the arrival; the processor does not."""
@@ -70,6 +70,11 @@ class Supply:
 
 def _fits(tensor: Tensor, device: torch.device) -> bool:
     return device.type != "cuda" or tensor.nbytes <= _GPU_SHARE * free_memory(device)
+
+
+def sent_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU's on the device; a GPU copies it when it comes to it, and nobody waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sent_home(tensor: Tensor) -> Callable[[], Tensor]:

@@ -1,12 +1,14 @@
 """A frozen teacher, ready to run."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdcache.arithmetic import answering_batch, autocast, noting_outputs, pick_precision
+from kdcache.arithmetic import answering_batch, autocast, compiled, noting_outputs, pick_precision
 from kdcache.cache import Cache
 from kdcache.errors import InputError
 from kdcache.models import Model, build_model, class_logits, state_digest
@@ -20,6 +22,7 @@ class Teacher:
     model: Model
     device: torch.device
     precision: str
+    forward: Callable[[Tensor], Any]  # the model's module, or what torch.compile made of it
     classes: int = 0
     batch_size: int = 1
 
@@ -27,7 +30,7 @@ class Teacher:
     def logits(self, inputs: Tensor) -> Tensor:
         """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)` there."""
         with autocast(self.precision, self.device):
-            return class_logits(self.model.module(inputs)).float()
+            return class_logits(self.forward(inputs)).float()
 
     def renderer(self, image_shape: tuple[int, int]) -> Renderer:
         """From images of `image_shape` pixels and views to this teacher's input, on its device."""
@@ -35,13 +38,13 @@ class Teacher:
         return Renderer(size, mean, std, image_shape, self.device)
 
 
-def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teacher:
+def prepare_teacher(model: Model, device: torch.device, precision: str, compile: str = "none") -> Teacher:
     """Freeze a model, move it to its device, and find out how many classes and how large outputs it has by running it once."""
     module = model.module.to(device).eval().requires_grad_(False)
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
         module = module.to(memory_format=torch.channels_last)
     size = model.preprocessing.image_size
-    teacher = Teacher(model, device, pick_precision(precision, device, module, size, on_gpu="fp16"))
+    teacher = Teacher(model, device, pick_precision(precision, device, module, size, on_gpu="fp16"), module)
     try:
         with noting_outputs(module) as sizes:
             output = teacher.logits(torch.zeros(2, 3, size, size, device=device))
@@ -54,7 +57,12 @@ def prepare_teacher(model: Model, device: torch.device, precision: str) -> Teach
         raise InputError(
             "a teacher that returns logits (2, classes) for two images", f"{tuple(output.shape)}", "correct the teacher"
         )
-    return dataclasses.replace(teacher, classes=output.shape[1], batch_size=answering_batch(max(sizes), device))
+    return dataclasses.replace(
+        teacher,
+        forward=compiled(module, compile),
+        classes=output.shape[1],
+        batch_size=answering_batch(max(sizes), device),
+    )
 
 
 def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teacher:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdcache.arithmetic import answering_batch, autocast, noting_outputs
+from kdcache.arithmetic import answering_batch, autocast, compiled, noting_outputs
 from kdcache.config import TrainOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
@@ -21,7 +21,7 @@ from kdcache.images import ImageData, Split
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
 from kdcache.mixing import Mix, draw_mix
 from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
-from kdcache.supply import Supply, sent_home
+from kdcache.supply import Supply, sent_home, sent_to
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
 
@@ -127,7 +127,7 @@ class Trainer:
         if processes.world > 1:
             self.module = _sharing_statistics(self.module, device)
         together = DistributedDataParallel(self.module) if processes.world > 1 else self.module
-        self._forward = torch.compile(together) if options.compile else together
+        self._forward = compiled(together, options.compile)
         self._train = images.splits["train"]
         self._images = Supply(self._train.images, device, streamed=images.streamed)
         taught = targets.train if targets is not None and live is None and options.alpha > 0 else {}
@@ -202,7 +202,7 @@ class Trainer:
         if options.mix == "none":
             return None
         mix = draw_mix(options.mix, count, self.render.size, seed=options.seed, stream=f"mix {epoch}/{step}")
-        return dataclasses.replace(mix, partner=mix.partner.to(self.device))
+        return dataclasses.replace(mix, partner=sent_to(mix.partner, self.device))
 
     def _terms(self, outputs: dict[str, Tensor], labels: Tensor, taught: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Label term and distillation term of the loss; the latter is the mean over the heads that are taught."""
@@ -300,7 +300,7 @@ class Trainer:
         small = (rows, view_index[rows], views[rows], self._train.labels[rows])  # sent to the device at once
         images = self._images.batches(sizes, rows)
         taught = [supply.batches(sizes, rows, view_index[rows]) for supply in self._targets.values()]
-        columns = zip(shares, *(column.to(self.device).split(sizes) for column in small), images, strict=True)
+        columns = zip(shares, *(sent_to(column, self.device).split(sizes) for column in small), images, strict=True)
         for batch, logits in zip(columns, zip(*taught, strict=True) if taught else repeat(()), strict=False):
             yield _Batch(*batch, dict(zip(self._targets, logits, strict=True)))
 

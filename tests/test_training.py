@@ -1,6 +1,7 @@
 """The trainer: schedule, order, views, losses and state, each against what can be worked out by hand."""
 
 import copy
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -47,14 +48,14 @@ def teacher_logits(count: int, views: int, classes: int) -> Tensor:
     return (3 * torch.sin(torch.arange(count * views * classes).float())).reshape(count, views, classes).half()
 
 
-def trainer(images: ImageData, recipe: TrainOptions) -> Trainer:
+def trainer(images: ImageData, recipe: TrainOptions, device: torch.device = CPU) -> Trainer:
     classes = TEACHER_CLASSES if recipe.projection == "head" else 10
     count = len(images.splits["train"])
     targets = Targets(
         recipe.projection, {"teacher" if recipe.projection == "head" else "student": teacher_logits(count, 3, classes)}, {}
     )
     table = draw_views("crop-flip", count, *images.image_shape, views=3, seed=0, stream="train")
-    return Trainer(recipe, build_student(recipe, 10, TEACHER_CLASSES), images, targets, table, CPU)
+    return Trainer(recipe, build_student(recipe, 10, TEACHER_CLASSES), images, targets, table, device)
 
 
 class Watch:
@@ -178,6 +179,28 @@ class TestEpochs:
         for _, rows, _, inputs in watched_epoch(one, 0)[0].steps:
             expected = (images.splits["train"].images[rows] / 255 - mean) / std
             torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("projection", ["probe", "head"])
+    def test_what_is_read_ahead_teaches_the_same_bit_for_bit(self, projection: str, indexed_images: Images) -> None:
+        images, recipe = indexed_images(), options(projection=projection)
+        (watch, expected), (ahead, found) = (
+            watched_epoch(trainer(dataclasses.replace(images, streamed=streamed), recipe), 1) for streamed in (False, True)
+        )
+        assert found == expected and ahead.views == watch.views
+        assert all(torch.equal(one[3], other[3]) for one, other in zip(watch.steps, ahead.steps, strict=True))
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.parametrize("changes", [{}, {"mix": "cutmix"}, {"loss": "dkd"}, {"optimizer": "adamw", "precision": "bf16"}])
+    def test_no_step_waits_for_the_gpu(self, changes: dict[str, Any], indexed_images: Images) -> None:
+        one = trainer(indexed_images(train=700), options(**changes), torch.device("cuda"))
+
+        def forbid(step: int, *batch: Tensor) -> None:  # after the first step, which allocates; to before the last
+            torch.cuda.set_sync_debug_mode("error" if step < 98 else "default")
+
+        try:
+            one.train_epoch(0, forbid)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
     def test_a_loss_that_explodes_in_the_first_steps_stops_the_run(self, indexed_images: Images) -> None:
         """Finite, and larger than a thousand times the first step's."""
