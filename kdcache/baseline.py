@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,17 @@ def cheap_teacher(classes: int, device: torch.device) -> Teacher:
     return prepare_teacher(model, device, "fp32")
 
 
-def matrix_product(size: int, precision: str, device: torch.device, times: int) -> Callable[[], None]:
-    """`times` products of two `size` x `size` matrices, 2 size³ floating-point operations each."""
+@dataclass(frozen=True)
+class MatrixProduct:
+    """Products of two square matrices, their floating-point operations, and their size in words."""
+
+    run: Callable[[], None]
+    operations: int
+    size: str
+
+
+def matrix_product(size: int, precision: str, device: torch.device, times: int) -> MatrixProduct:
+    """`times` products of two `size` x `size` matrices, 2 size³ operations each."""
     left, right = (torch.randn(size, size, device=device).to(_DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(left)
 
@@ -69,7 +79,7 @@ def matrix_product(size: int, precision: str, device: torch.device, times: int) 
         for _ in range(times):
             torch.mm(left, right, out=out)
 
-    return multiply
+    return MatrixProduct(multiply, 2 * size**3 * times, f"{size} x {size}")
 
 
 def bare_teacher(teacher: Teacher, *batches: int) -> Callable[[], None]:

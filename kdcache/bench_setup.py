@@ -103,6 +103,9 @@ class Setup:
         options = PrecomputeOptions(cache=path, batch_size=self.teacher_batch, seed=self.options.seed, restart=True)
         return precompute(self.teacher, self.images, options, lambda done, total: None)["seconds"]
 
+    def product(self, precision: str) -> baseline.MatrixProduct:
+        return baseline.matrix_product(self.options.matrix_size, precision, self.device, times=10)  # one is over too soon
+
     def epochs(self, **changes: Any) -> tuple[Trainer, Callable[[], None]]:
         """A student of the cache as train_student.py makes it, and what trains it for one more epoch."""
         options = self._train_options(**changes)

@@ -248,7 +248,7 @@ def test_quick_gives_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ) == 0, capsys.readouterr().out  # fmt: skip
     results = json.loads(file.read_text())
     found = [Measurement.from_dict(entry) for entry in results["measurements"]]
-    assert len(found) == 22 and len({one.name for one in found}) == 22
+    assert len(found) == 23 and len({one.name for one in found}) == 23
     assert all(len(one.values) >= 1 and all(map(math.isfinite, one.values)) for one in found)
     assert all(value > 0 for one in found for value in one.values if one.unit in (RATIO, "s", "images/s", "GFLOP/s"))
     out = capsys.readouterr().out
