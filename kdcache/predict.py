@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdcache.errors import InputError
 from kdcache.finished_run import FinishedRun
-from kdcache.images import read_image
+from kdcache.folders import read_image
 from kdcache.models import autocast, class_logits, pick_precision
 
 _BATCH = 64

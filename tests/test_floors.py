@@ -12,7 +12,7 @@ PACKAGE = ROOT / "kdcache"
 FLOORS = (
     "errors logistic streams __init__",
     "config views losses mixing projection seal shapes distributed small_resnets "
-    "report comparison significance outcomes svg stylesheet",
+    "report comparison significance outcomes svg stylesheet folders",
     "manifest images checkpoint models console model_card charts measurement",
     "cache finished_run formats runs",
     "writer targets teacher export predict groups",
@@ -80,7 +80,8 @@ def test_hdf5_has_one_home() -> None:
 
 
 def test_datasets_and_image_files_have_one_home() -> None:
-    assert importers_of("torchvision.datasets", "PIL") == {"images"}
+    assert importers_of("torchvision.datasets") == {"images"}
+    assert importers_of("PIL") == {"folders"}
 
 
 def test_the_syntax_tests_see_what_they_look_for() -> None:
