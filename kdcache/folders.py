@@ -1,5 +1,10 @@
-"""Image files: finds them, in class folders or anywhere, and decodes them. The only module that reads image files."""
+"""Image files: finds them, in class folders or anywhere, and decodes them, into memory or into a file that is mapped.
 
+The only module that reads image files.
+"""
+
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -7,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,6 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdcache.errors import InputError
+from kdcache.memory import fits
+from kdcache.pixel_file import Put, find_pixels, make_pixels
 
 _CHUNK = 64  # files that a thread takes at a time: enough that handing them out costs nothing
 
@@ -81,34 +89,84 @@ def read_images(paths: Sequence[Path], store_size: int) -> NDArray[np.uint8]:
     Raises InputError where one cannot be read.
     """
     shape = _shape_of(paths[0])
+    if fits(_size_of(paths, shape)):  # to look at all headers first takes a third longer where images are small
+        images = np.empty((len(paths), 3, *shape), np.uint8)
+
+        def place_if_alike(row: int) -> bool:
+            with _opened(paths[row]) as image:
+                alike = (image.height, image.width) == shape
+                if alike:
+                    images[row] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            return alike
+
+        if all(_in_threads("reading images", place_if_alike, len(paths))):
+            return images
+        shape = (store_size, store_size)
+    else:
+        shape = _common_shape(paths, store_size)
     images = np.empty((len(paths), 3, *shape), np.uint8)
-
-    def place_if_alike(row: int) -> bool:
-        with _opened(paths[row]) as image:
-            alike = (image.height, image.width) == shape
-            if alike:
-                images[row] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-        return alike
-
-    # A look at every size beforehand would take a quarter of the time that decoding small images does.
-    if not all(_in_threads(place_if_alike, len(paths))):
-        images = np.empty((len(paths), 3, store_size, store_size), np.uint8)
-
-        def place(row: int) -> None:
-            images[row] = _decoded(paths[row], (store_size, store_size))
-
-        for _ in _in_threads(place, len(paths)):
-            pass
+    _decode_all(paths, shape, images.__setitem__)
     return images
 
 
-def _in_threads(function: Callable[[int], Any], count: int) -> Iterator[Any]:
+def read_images_into_file(paths: Sequence[Path], store_size: int, folder: Path) -> NDArray[np.uint8]:
+    """The same as `read_images`, mapped from a file in a folder that holds all the images; a later call finds it again.
+
+    The file's name covers all that shapes its bytes: which files in which order, their sizes and times, and the decoder.
+
+    Raises InputError where an image cannot be read, or the file cannot be made.
+    """
+    path = folder / f"kdcache-{_key(paths, store_size, folder)}.npy"
+    shapes = (_shape_of(paths[0]), (store_size, store_size))
+    pixels = find_pixels(path, [(len(paths), 3, *shape) for shape in shapes])
+    if pixels is None:
+        shape = _common_shape(paths, store_size)
+        pixels = make_pixels(path, (len(paths), 3, *shape), lambda put: _decode_all(paths, shape, put))
+    return pixels
+
+
+def larger_than_memory(paths: Sequence[Path], store_size: int) -> bool:
+    """Whether the pixels that `read_images` returns would take half of the machine's memory or more."""
+    native, stored = (fits(_size_of(paths, shape)) for shape in (_shape_of(paths[0]), (store_size, store_size)))
+    if native == stored:  # whichever it will be
+        return not native
+    return not fits(_size_of(paths, _common_shape(paths, store_size)))
+
+
+def _size_of(paths: Sequence[Path], shape: tuple[int, int]) -> int:
+    """Bytes of so many decoded images."""
+    return len(paths) * 3 * shape[0] * shape[1]
+
+
+def _common_shape(paths: Sequence[Path], store_size: int) -> tuple[int, int]:
+    """Height and width of all files by their headers; where they are not all the same, those of the stored crop."""
+    first = _shape_of(paths[0])
+    alike = _in_threads("comparing sizes", lambda row: _shape_of(paths[row]) == first, len(paths))
+    return first if all(alike) else (store_size, store_size)
+
+
+def _key(paths: Sequence[Path], store_size: int, folder: Path) -> str:
+    """What tells one decoding from another, as 16 hexadecimal digits."""
+    sha = hashlib.sha256(f"kdcache pixels 1, Pillow {PIL.__version__}, store size {store_size}\n".encode())
+    for path in paths:
+        with _naming(path):
+            facts = path.stat()
+        sha.update(os.fsencode(path.relative_to(folder)) + f"\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return sha.hexdigest()[:16]
+
+
+def _decode_all(paths: Sequence[Path], shape: tuple[int, int], put: Put) -> None:
+    for _ in _in_threads("reading images", lambda row: put(row, _decoded(paths[row], shape)), len(paths)):
+        pass
+
+
+def _in_threads(what: str, function: Callable[[int], Any], count: int) -> Iterator[Any]:
     """What a function returns for 0, 1, ..., count - 1, in this order. What has not begun when it is closed is left out."""
 
     def run(start: int) -> list[Any]:
         return [function(row) for row in range(start, min(start + _CHUNK, count))]
 
-    bar = tqdm(desc="reading images", total=count, unit="image", leave=False, delay=1)
+    bar = tqdm(desc=what, total=count, unit="image", leave=False, delay=1)
     with ThreadPoolExecutor() as pool, bar:
         pending = [pool.submit(run, start) for start in range(0, count, _CHUNK)]
         try:
@@ -137,9 +195,14 @@ def _decoded(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    with _naming(path), Image.open(path) as image:
+        yield image
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except Exception as error:  # the decoder of a damaged file raises nearly anything, AVIF's a RuntimeError
         raise InputError("an image that Pillow reads", f"{path} ({error})", "replace or remove the file") from error
 

@@ -1,7 +1,7 @@
 """The images: reads every dataset, divides it, and knows the digest of what it read.
 
-The only module that reads datasets. Labels are read first, then every pixel once, to where it stays: uint8, one row an image,
-training part, validation part and test split one after the other.
+The only module that reads datasets. Labels are read first, then every pixel once, to where it stays: in memory, or in a file
+that is mapped; uint8, one row an image, training part, validation part and test split one after the other.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from torchvision import datasets
 
 from kdcache.config import SPLITS, DatasetOptions
 from kdcache.errors import InputError
-from kdcache.folders import list_classes, read_images
+from kdcache.folders import larger_than_memory, list_classes, read_images, read_images_into_file
 from kdcache.shapes import coarse_class_names, fine_class_names, render_shapes
 
 _VALIDATION_SHARE = 0.2
@@ -31,7 +31,10 @@ _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 `(N, 3, H, W)` and labels int64 `(N,)`; a row of both is an `image_index`."""
+    """Images uint8 `(N, 3, H, W)` and labels int64 `(N,)`; a row of both is an `image_index`.
+
+    Images that lie in a mapped file are read from it when they are looked at.
+    """
 
     images: Tensor
     labels: Tensor
@@ -40,6 +43,7 @@ class Split:
         return len(self.labels)
 
     def select(self, rows: np.ndarray) -> "Split":
+        """Only these rows: a copy in memory, also where the images lie in a mapped file."""
         rows = torch.from_numpy(rows)
         return Split(self.images[rows], self.labels[rows])
 
@@ -66,11 +70,15 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset divided into training part, validation part and test split."""
+    """A dataset divided into training part, validation part and test split.
+
+    `streamed`: whether pixels are to be read ahead of their use from where they lie, instead of being moved to the device.
+    """
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, Split]
+    streamed: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -85,7 +93,15 @@ class ImageData:
         return dataclasses.replace(self, splits=self.splits | {"train": train.select(rows)})
 
 
-def load_images(name: str, folder: Path, *, limit: int | None = None, store_size: int = 256, split_seed: int = 0) -> ImageData:
+def load_images(
+    name: str,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    store_size: int = 256,
+    split_seed: int = 0,
+    stream: bool | None = None,
+) -> ImageData:
     """Read a dataset and divide its training images 80/20, stratified, into training and validation parts.
 
     Args:
@@ -93,10 +109,13 @@ def load_images(name: str, folder: Path, *, limit: int | None = None, store_size
         folder: where the images are, or where torchvision's datasets are downloaded to.
         limit: images of the training and of the test split to take, spread evenly over the classes.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
+        stream: have the images read ahead instead of kept on the device (True), or not (False), or where they are a folder's
+            and would take half of the machine's memory (None). A folder's are then decoded into a file in it, which the
+            next call with the same images and the same division finds again.
 
-    Raises InputError where the images cannot be had, cannot be read, or are too few to divide.
+    Raises InputError where the images cannot be had, cannot be read, or are too few to divide, or the file cannot be made.
     """
-    source = _READERS[name](name, folder, limit, store_size)
+    source = _READERS[name](name, folder, limit, store_size, stream)
     rows = np.arange(len(source.train_labels))
     validation = validation_rows(source.train_labels, split_seed)
     if not len(validation) or not len(source.test_labels):
@@ -109,7 +128,7 @@ def load_images(name: str, folder: Path, *, limit: int | None = None, store_size
     labels = (source.train_labels[train], source.train_labels[validation], source.test_labels)
     images = torch.from_numpy(source.read(np.concatenate((train, validation)))).split([len(part) for part in labels])
     splits = {split: Split(images[part], torch.from_numpy(labels[part])) for part, split in enumerate(SPLITS)}
-    return ImageData(name, source.class_names, splits)
+    return ImageData(name, source.class_names, splits, bool(stream) or source.streamed)
 
 
 def load_chosen_images(options: DatasetOptions) -> ImageData:
@@ -161,13 +180,14 @@ class Source:
     """A dataset whose labels int64 `(N,)` and `(M,)` are known, and whose pixels can be read.
 
     `read` takes all rows of the training images, int64 `(N,)`, and returns uint8 `(N + M, 3, H, W)`: the training
-    images in that order, behind them the test images.
+    images in that order, behind them the test images. `streamed`: whether these lie in a mapped file.
     """
 
     class_names: tuple[str, ...]
     train_labels: NDArray[np.int64]
     test_labels: NDArray[np.int64]
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    streamed: bool = False
 
 
 def _in_memory(class_names: Sequence[str], train: Pair, test: Pair) -> Source:
@@ -183,7 +203,7 @@ def _in_memory(class_names: Sequence[str], train: Pair, test: Pair) -> Source:
     return Source(tuple(class_names), train_labels, test_labels, read)
 
 
-def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int) -> Source:
+def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     kind = _CIFAR[name]
 
     def read(train: bool) -> Any:
@@ -209,7 +229,7 @@ def _from_torchvision(dataset: Any, limit: int | None) -> Pair:
     return dataset.data[rows].transpose(0, 3, 1, 2), labels[rows]
 
 
-def _read_shapes(name: str, folder: Path, limit: int | None, store_size: int) -> Source:
+def _read_shapes(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     fine = name == "shapes-fine"
 
     def render(split: str, count: int) -> Pair:
@@ -221,7 +241,7 @@ def _read_shapes(name: str, folder: Path, limit: int | None, store_size: int) ->
     return _in_memory(class_names, render("train", train_count), render("test", test_count))
 
 
-def _read_folder(name: str, folder: Path, limit: int | None, store_size: int) -> Source:
+def _read_folder(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     train_folder = folder / "train"
     test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), folder / "test")
 
@@ -240,13 +260,16 @@ def _read_folder(name: str, folder: Path, limit: int | None, store_size: int) ->
             "add or remove the class folders",
         )
 
+    streamed = larger_than_memory(train + test, store_size) if stream is None else stream
+
     def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return read_images([train[row] for row in order] + test, store_size)
+        paths = [train[row] for row in order] + test
+        return read_images_into_file(paths, store_size, folder) if streamed else read_images(paths, store_size)
 
-    return Source(class_names, train_labels, test_labels, read)
+    return Source(class_names, train_labels, test_labels, read, streamed)
 
 
-_READERS: dict[str, Callable[[str, Path, int | None, int], Source]] = {
+_READERS: dict[str, Callable[[str, Path, int | None, int, bool | None], Source]] = {
     "cifar10": _read_cifar,
     "cifar100": _read_cifar,
     "folder": _read_folder,

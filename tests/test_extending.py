@@ -19,7 +19,7 @@ DISTILLATION_LOSSES["l1"] = l1
 """
 DATASET = """
 
-def _read_stripes(name, folder, limit, store_size):
+def _read_stripes(name, folder, limit, store_size, stream):
     labels = np.arange(40) % 2
     pixels = np.zeros((40, 3, 16, 16), np.uint8)
     pixels[labels == 0, :, ::2] = 200

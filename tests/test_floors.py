@@ -10,11 +10,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
-    "errors logistic streams __init__",
+    "errors logistic streams memory __init__",
     "config views losses mixing projection seal shapes distributed small_resnets "
-    "report comparison significance outcomes svg stylesheet folders",
-    "manifest images checkpoint models console model_card charts measurement",
-    "cache finished_run formats runs",
+    "report comparison significance outcomes svg stylesheet pixel_file",
+    "manifest folders checkpoint models console model_card charts measurement",
+    "images cache formats",
+    "finished_run runs",
     "writer targets teacher export predict groups",
     "precompute training recipe dataset live score_exhibits",
     "materials inspection answer_exhibits",

@@ -197,8 +197,8 @@ def test_a_file_that_is_no_image_is_named(content: Callable[[Path], bytes], tmp_
 
 
 def test_the_division_is_refused_before_any_pixel_is_read(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 1})
-    (tmp_path / "train" / "a" / "000.png").write_bytes(b"no image")
+    write_folder(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "train" / "b" / "000.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="at least two training images of some class"):
         load_folder(tmp_path)
 
