@@ -139,6 +139,7 @@ def load_chosen_images(options: DatasetOptions) -> ImageData:
         limit=options.limit,
         store_size=options.store_size,
         split_seed=options.split_seed,
+        stream=options.stream or None,
     )
 
 

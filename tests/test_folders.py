@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import run
 from test_images import coded, numbers, save_png, write_folder
 
+import precompute_teacher
 from kdcache import folders, pixel_file
+from kdcache.cache import open_cache
+from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.folders import image_files
 from kdcache.images import ImageData, load_images
+from kdcache.materials import load_materials
 from kdcache.pixel_file import find_pixels
 
 
@@ -306,3 +311,15 @@ class TestWhichOnesAreStreamed:
             assert data.streamed == bool(stream)
             assert data.with_train(np.arange(5)).streamed == bool(stream)
         assert not (tmp_path / "none").exists()
+
+    def test_the_option_asks_for_it_and_shapes_no_result(self, alike: Path, tmp_path: Path) -> None:
+        phase_one = ["--dataset", "folder", "--data", alike, "--teacher", "tiny_models:tiny_teacher", "--image-size", 6]
+        caches = {stream: tmp_path / f"{stream}.h5" for stream in (False, True)}
+        for stream, cache in caches.items():
+            assert run(precompute_teacher.main, *phase_one, "--cache", cache, *["--stream"] * stream) == 0
+            assert len(kept(alike)) == stream
+        assert len({open_cache(cache).fingerprint for cache in caches.values()}) == 1
+        for options in (TrainOptions(cache=caches[False], data=alike), TrainOptions(dataset="folder", data=alike, alpha=0)):
+            assert not load_materials(options).images.streamed
+            assert load_materials(options.replace(stream=True)).images.streamed
+            assert len(kept(alike)) == 1  # phase two finds what phase one made
