@@ -15,9 +15,9 @@ from kdcache.console import Progress, exit_code, say
 from kdcache.errors import DamagedError, InputError
 from kdcache.export import CARD_FILE, DisagreementError, export
 from kdcache.finished_run import open_run
+from kdcache.folders import image_files
 from kdcache.formats import FORMATS
 from kdcache.groups import check_comparable, group_runs, rows_of
-from kdcache.images import image_files
 from kdcache.inspection import TEMPERATURES, entropy, look, rerun_teacher, verify, verify_in_child
 from kdcache.materials import load_materials
 from kdcache.measurement import ratio_chart, remarks, table_rows

@@ -45,7 +45,7 @@ def matrices(setup: Setup) -> list[Measurement]:
 
 
 def phase_one(setup: Setup) -> list[Measurement]:
-    """What phase one loses around the teacher (gathering, rendering, copying back, writing), and what it makes of the device."""
+    """What phase one loses around the teacher, in gathering, rendering and writing, and how near the device's limit it is."""
     counts, batch = [len(part) for part in setup.images.splits.values()], setup.teacher_batch
     batches = [min(batch, count - start) for count in counts for start in range(0, count, batch)]
     half = setup.teacher.precision if setup.teacher.precision in setup.half else setup.half[0]

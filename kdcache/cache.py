@@ -29,6 +29,7 @@ import h5py
 from kdcache.config import SPLITS
 from kdcache.errors import DamagedError, InputError
 from kdcache.manifest import fingerprint, manifest_bytes, parse_manifest
+from kdcache.memory import fits
 from kdcache.seal import (
     USER_BLOCK,
     Extent,
@@ -198,8 +199,7 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
             _check_blocks(fd, layout, name)
         offsets = _parse(path, file, manifest, layout)
         if in_memory is None:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            in_memory = sum(extent.size for extent in layout.logits) < memory / 2
+            in_memory = fits(sum(extent.size for extent in layout.logits))
         splits = {split: _load_split(file, manifest, split, offsets, in_memory) for split in SPLITS}
     return Cache(path, manifest, fingerprint(manifest), splits)
 

@@ -126,6 +126,11 @@ class DatasetOptions(Options):
         within=AT_LEAST_1,
     )
     split_seed: int = option(0, "seed of the division into 80 % training and 20 % validation", within=SEEDS)
+    stream: bool = option(
+        False,
+        "read images ahead of each step instead of keeping them on the device; a folder's are kept decoded in a file in"
+        " --data (default: where they do not fit)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from kdcache.runs import Run
 from kdcache.significance import PairedTest, mean, paired_test, standard_deviation
 
 _NOT_SHAPING = {
-    "seed", "out", "resume", "overwrite", "vis", "data", "device", "cache", "skip_checksums", "compile", "dataset",
+    "seed", "out", "resume", "overwrite", "vis", "data", "stream", "device", "cache", "skip_checksums", "compile", "dataset",
     "tensorboard", "teacher_weights", "live_teacher",
 }  # fmt: skip
 _ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "epochs", "fingerprint")

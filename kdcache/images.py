@@ -1,14 +1,13 @@
 """The images: reads every dataset, divides it, and knows the digest of what it read.
 
-The only module that reads datasets. Everything is held in memory as uint8 at its native size.
+The only module that reads datasets. Labels are read first, then every pixel once, to where it stays: in memory, or in a file
+that is mapped; uint8, one row an image, training part, validation part and test split one after the other.
 """
 
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import datasets
-from tqdm import tqdm
 
 from kdcache.config import SPLITS, DatasetOptions
 from kdcache.errors import InputError
+from kdcache.folders import larger_than_memory, list_classes, read_images, read_images_into_file
 from kdcache.shapes import coarse_class_names, fine_class_names, render_shapes
 
 _VALIDATION_SHARE = 0.2
@@ -32,7 +31,10 @@ _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 `(N, 3, H, W)` and labels int64 `(N,)`; a row of both is an `image_index`."""
+    """Images uint8 `(N, 3, H, W)` and labels int64 `(N,)`; a row of both is an `image_index`.
+
+    Images that lie in a mapped file are read from it when they are looked at.
+    """
 
     images: Tensor
     labels: Tensor
@@ -41,6 +43,7 @@ class Split:
         return len(self.labels)
 
     def select(self, rows: np.ndarray) -> "Split":
+        """Only these rows: a copy in memory, also where the images lie in a mapped file."""
         rows = torch.from_numpy(rows)
         return Split(self.images[rows], self.labels[rows])
 
@@ -67,7 +70,10 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset divided into training part, validation part and test split."""
+    """A dataset divided into training part, validation part and test split.
+
+    `streamed`: whether pixels are to be read ahead of their use from where they lie, instead of being moved to the device.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -87,7 +93,15 @@ class ImageData:
         return dataclasses.replace(self, splits=self.splits | {"train": train.select(rows)})
 
 
-def load_images(name: str, folder: Path, *, limit: int | None = None, store_size: int = 256, split_seed: int = 0) -> ImageData:
+def load_images(
+    name: str,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    store_size: int = 256,
+    split_seed: int = 0,
+    stream: bool | None = None,
+) -> ImageData:
     """Read a dataset and divide its training images 80/20, stratified, into training and validation parts.
 
     Args:
@@ -95,20 +109,26 @@ def load_images(name: str, folder: Path, *, limit: int | None = None, store_size
         folder: where the images are, or where torchvision's datasets are downloaded to.
         limit: images of the training and of the test split to take, spread evenly over the classes.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
+        stream: have the images read ahead instead of kept on the device (True), or not (False), or where they are a folder's
+            and would take half of the machine's memory (None). A folder's are then decoded into a file in it, which the
+            next call with the same images and the same division finds again.
 
-    Raises InputError where the images cannot be had, cannot be read, or are too few to divide.
+    Raises InputError where the images cannot be had, cannot be read, or are too few to divide, or the file cannot be made.
     """
-    class_names, train, test = _READERS[name](name, folder, limit, store_size)
-    rows = np.arange(len(train))
-    validation = validation_rows(train.labels.numpy(), split_seed)
-    if not len(validation) or not len(test):
+    source = _READERS[name](name, folder, limit, store_size, stream)
+    rows = np.arange(len(source.train_labels))
+    validation = validation_rows(source.train_labels, split_seed)
+    if not len(validation) or not len(source.test_labels):
         raise InputError(
             "at least two training images of some class and one test image",
-            f"{len(train)} training and {len(test)} test images in {len(class_names)} classes",
+            f"{len(rows)} training and {len(source.test_labels)} test images in {len(source.class_names)} classes",
             "give more images or a larger --limit",
         )
-    parts = (train.select(np.setdiff1d(rows, validation)), train.select(validation), test)
-    return ImageData(name, class_names, dict(zip(SPLITS, parts, strict=True)))
+    train = np.setdiff1d(rows, validation)
+    labels = (source.train_labels[train], source.train_labels[validation], source.test_labels)
+    images = torch.from_numpy(source.read(np.concatenate((train, validation)))).split([len(part) for part in labels])
+    splits = {split: Split(images[part], torch.from_numpy(labels[part])) for part, split in enumerate(SPLITS)}
+    return ImageData(name, source.class_names, splits, bool(stream) or source.streamed)
 
 
 def load_chosen_images(options: DatasetOptions) -> ImageData:
@@ -119,6 +139,7 @@ def load_chosen_images(options: DatasetOptions) -> ImageData:
         limit=options.limit,
         store_size=options.store_size,
         split_seed=options.split_seed,
+        stream=options.stream or None,
     )
 
 
@@ -151,49 +172,39 @@ def are_here(name: str, folder: Path) -> bool:
     return name in _SHAPES_COUNTS or (name == "folder" and (folder / "train").is_dir())
 
 
-def image_files(places: Sequence[Path]) -> list[Path]:
-    """The files among `places`, and below each folder all whose suffix is one that Pillow reads, in alphabetical order.
+Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images `(N, 3, H, W)` and labels `(N,)`."""
 
-    Hidden files and what is below hidden folders do not count.
 
-    Raises InputError where a place is not there, or where there is no image at all.
+@dataclass(frozen=True)
+class Source:
+    """A dataset whose labels int64 `(N,)` and `(M,)` are known, and whose pixels can be read.
+
+    `read` takes all rows of the training images, int64 `(N,)`, and returns uint8 `(N + M, 3, H, W)`: the training
+    images in that order, behind them the test images. `streamed`: whether these lie in a mapped file.
     """
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = []
-    for place in places:
-        if place.is_dir():
-            members = (path for path in place.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-            found += sorted(path for path in members if not _is_hidden(path.relative_to(place)))
-        elif place.is_file():
-            found.append(place)
-        else:
-            raise InputError("image files or folders of them", f"{place}, which is neither", "correct the path")
-    if not found:
-        raise InputError("image files or folders of them", f"no image in {', '.join(map(str, places))}", "give others")
-    return found
+
+    class_names: tuple[str, ...]
+    train_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64]
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    streamed: bool = False
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _in_memory(class_names: Sequence[str], train: Pair, test: Pair) -> Source:
+    """A dataset whose pixels cannot be had without its labels; `train` and `test` are images and labels."""
+    (train_images, train_labels), (test_images, test_labels) = train, test
+
+    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.empty((len(order) + len(test_images), *test_images.shape[1:]), np.uint8)
+        np.take(train_images, order, 0, out=images[: len(order)], mode="clip")  # the default mode copies once more
+        images[len(order) :] = test_images
+        return images
+
+    return Source(tuple(class_names), train_labels, test_labels, read)
 
 
-def read_image(path: Path, shape: tuple[int, int]) -> Tensor:
-    """One image as those of a dataset whose images have `shape` (height, width): uint8 `(3, height, width)`.
-
-    It is taken as it is where it has that shape, else resized and cropped to it. Raises InputError where it cannot be read.
-    """
-    with _opened(path) as image:
-        pixels = image.convert("RGB")
-        if (image.height, image.width) != shape:
-            pixels = _resize_and_crop(pixels, *shape)
-        return torch.from_numpy(np.array(pixels).transpose(2, 0, 1))
-
-
-Read = tuple[tuple[str, ...], Split, Split]
-
-
-def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int) -> Read:
+def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     kind = _CIFAR[name]
 
     def read(train: bool) -> Any:
@@ -210,33 +221,38 @@ def _read_cifar(name: str, folder: Path, limit: int | None, store_size: int) -> 
             f"neither ({error})",
             f"unpack {kind.filename} into {folder} or give another --data",
         ) from error
-    return tuple(train.classes), *(_from_torchvision(split, limit) for split in (train, test))
+    return _in_memory(train.classes, _from_torchvision(train, limit), _from_torchvision(test, limit))
 
 
-def _from_torchvision(dataset: Any, limit: int | None) -> Split:
+def _from_torchvision(dataset: Any, limit: int | None) -> Pair:
     labels = np.asarray(dataset.targets, np.int64)
     rows = evenly_spread_rows(labels, limit)
-    images = np.ascontiguousarray(dataset.data[rows].transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(images), torch.from_numpy(labels[rows]))
+    return dataset.data[rows].transpose(0, 3, 1, 2), labels[rows]
 
 
-def _read_shapes(name: str, folder: Path, limit: int | None, store_size: int) -> Read:
+def _read_shapes(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     fine = name == "shapes-fine"
 
-    def render(split: str, count: int) -> Split:
+    def render(split: str, count: int) -> Pair:
         images, labels = render_shapes(min(count, limit or count), stream=f"{name}/{split}")
-        return Split(torch.from_numpy(images), torch.from_numpy(labels if fine else labels // 100))
+        return images, labels if fine else labels // 100
 
     train_count, test_count = _SHAPES_COUNTS[name]
     class_names = fine_class_names() if fine else coarse_class_names()
-    return class_names, render("train", train_count), render("test", test_count)
+    return _in_memory(class_names, render("train", train_count), render("test", test_count))
 
 
-def _read_folder(name: str, folder: Path, limit: int | None, store_size: int) -> Read:
+def _read_folder(name: str, folder: Path, limit: int | None, store_size: int, stream: bool | None) -> Source:
     train_folder = folder / "train"
     test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), folder / "test")
-    class_names, train = _list_folder(train_folder, limit)
-    test_names, test = _list_folder(test_folder, limit)
+
+    def listed(part: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64]]:
+        class_names, files, labels = list_classes(part)
+        rows = evenly_spread_rows(labels, limit)
+        return class_names, [files[row] for row in rows], labels[rows]
+
+    class_names, train, train_labels = listed(train_folder)
+    test_names, test, test_labels = listed(test_folder)
     if class_names != test_names:
         only = ", ".join(sorted(set(class_names) ^ set(test_names)))
         raise InputError(
@@ -244,78 +260,17 @@ def _read_folder(name: str, folder: Path, limit: int | None, store_size: int) ->
             f"only in one of them: {only}",
             "add or remove the class folders",
         )
-    images = _read_images([path for path, _ in train + test], store_size)
-    labels = torch.tensor([label for _, label in train + test])
-    cut = len(train)
-    return class_names, Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
+
+    streamed = larger_than_memory(train + test, store_size) if stream is None else stream
+
+    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
+        paths = [train[row] for row in order] + test
+        return read_images_into_file(paths, store_size, folder) if streamed else read_images(paths, store_size)
+
+    return Source(class_names, train_labels, test_labels, read, streamed)
 
 
-def _list_folder(folder: Path, limit: int | None) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """Class names in alphabetical order, and the (file, label) pairs, classes and files in that order."""
-    if not folder.is_dir():
-        raise InputError(f"a folder {folder} with one folder a class", "no such folder", "correct --data")
-    class_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not class_folders:
-        raise InputError(f"a class folder in {folder}", "none", "correct --data, or put the images into a folder in it")
-    files, labels = [], []
-    for label, class_folder in enumerate(class_folders):
-        members = sorted(path for path in class_folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        if not members:
-            raise InputError(f"images in {class_folder}", "none", "add images or remove the folder")
-        files += members
-        labels += [label] * len(members)
-    rows = evenly_spread_rows(np.array(labels), limit)
-    return tuple(path.name for path in class_folders), [(files[row], labels[row]) for row in rows]
-
-
-def _read_images(paths: list[Path], store_size: int) -> Tensor:
-    """uint8 `(N, 3, H, W)`: as they are where all have one size, else resized and cropped to `store_size`."""
-    with _opened(paths[0]) as first:
-        width, height = first.size
-    images = np.empty((len(paths), 3, height, width), np.uint8)
-
-    def place(row: int) -> bool:
-        with _opened(paths[row]) as image:
-            fits = image.size == (width, height)
-            if fits:
-                images[row] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-        return fits
-
-    if not all(_in_threads(place, len(paths))):
-        images = np.empty((len(paths), 3, store_size, store_size), np.uint8)
-
-        def place_cropped(row: int) -> None:
-            with _opened(paths[row]) as image:
-                images[row] = np.asarray(_resize_and_crop(image.convert("RGB"), store_size, store_size)).transpose(2, 0, 1)
-
-        _in_threads(place_cropped, len(paths))
-    return torch.from_numpy(images)
-
-
-def _in_threads(function: Callable[[int], Any], count: int) -> list[Any]:
-    with ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(function, range(count)), "reading images", count, unit="image", leave=False, delay=1))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except Exception as error:  # the decoder of a damaged file raises nearly anything, AVIF's a RuntimeError
-        raise InputError("an image that Pillow reads", f"{path} ({error})", "replace or remove the file") from error
-
-
-def _resize_and_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The smallest size that covers `height` x `width`, then the centre."""
-    scale = max(width / image.width, height / image.height)
-    wide, tall = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    image = image.resize((wide, tall), Image.Resampling.BILINEAR)
-    left, top = (wide - width) // 2, (tall - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-_READERS = {
+_READERS: dict[str, Callable[[str, Path, int | None, int, bool | None], Source]] = {
     "cifar10": _read_cifar,
     "cifar100": _read_cifar,
     "folder": _read_folder,

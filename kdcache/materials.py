@@ -53,7 +53,7 @@ def load_materials(options: TrainOptions) -> Materials:
     recorded = cache.manifest["dataset"]["name"]
     if options.dataset not in (None, recorded):
         raise InputError(f"--dataset {recorded}, as in {options.cache}", options.dataset, "leave --dataset away")
-    images = load_images_of(cache, options.data)
+    images = load_images_of(cache, options.data, options.stream or None)
     return Materials(_labelled_by_teacher(images, cache) if options.labels == "teacher" else images, cache)
 
 

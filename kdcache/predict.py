@@ -10,7 +10,7 @@ from torch import Tensor
 from kdcache.arithmetic import autocast, pick_precision
 from kdcache.errors import InputError
 from kdcache.finished_run import FinishedRun
-from kdcache.images import read_image
+from kdcache.folders import read_image
 from kdcache.models import class_logits
 
 _BATCH = 64

@@ -30,6 +30,7 @@ _NOT_SWEPT = (
     "limit",
     "store_size",
     "split_seed",
+    "stream",
     "labels",
     "skip_checksums",
     "seed",
@@ -164,7 +165,7 @@ def _check_folder(options: TrainOptions) -> None:
         return
     held = resumed_options(options.out).as_dict()  # an older version's folder lacks what was not an option then
     ours = options.as_dict()
-    free = ("out", "resume", "overwrite", "vis", "data", "device", "compile")
+    free = ("out", "resume", "overwrite", "vis", "data", "stream", "device", "compile")
     faults = [
         f"{key} {held.get(key)}, not {value}"
         for key, value in ours.items()

@@ -41,8 +41,8 @@ class Targets:
         return dataclasses.replace(self, train=part)
 
 
-def load_images_of(cache: Cache, folder: Path) -> ImageData:
-    """Read from `folder` the images that a cache was made from, divided as they were then.
+def load_images_of(cache: Cache, folder: Path, stream: bool | None = None) -> ImageData:
+    """Read from `folder` the images that a cache was made from, divided as they were then; `stream` as in `load_images`.
 
     Raises InputError where they are not there, or are not these.
     """
@@ -53,6 +53,7 @@ def load_images_of(cache: Cache, folder: Path) -> ImageData:
         limit=recorded["limit"],
         store_size=recorded["store_size"] or 0,  # none was needed
         split_seed=recorded["split_seed"],
+        stream=stream,
     )
     check_belongs(cache, images)
     return images

@@ -156,6 +156,18 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(cache: Path, tmp_path: 
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_images_that_are_streamed_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    images = ["--dataset", "folder", "--data", folder]
+    for name, more in (("whole", []), ("streamed", ["--stream"])):
+        cache, views = tmp_path / f"{name}.h5", ["--views", 3, "--augment", "crop-flip"]
+        assert run(precompute_teacher.main, *images, *TEACHER, *views, "--cache", cache, *more) == 0
+        assert run(train_student.main, *images, "--cache", cache, *STUDENT, "--out", tmp_path / name, *more) == 0
+    assert len(list(folder.glob("kdcache-*.npy"))) == 1
+    assert (tmp_path / "whole.h5").read_bytes() == (tmp_path / "streamed.h5").read_bytes()
+    whole, streamed = (torch.load(tmp_path / name / "student.pt", weights_only=True) for name in ("whole", "streamed"))
+    assert all(torch.equal(value, streamed[key]) for key, value in whole.items())
+
+
 def test_compare_prints_a_table_and_words(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, alpha in (("labels", 0), ("distilled", 0.9)):
         assert run(train_student.main, "--cache", cache, *STUDENT, "--alpha", alpha, "--out", tmp_path / name) == 0

@@ -19,12 +19,12 @@ DISTILLATION_LOSSES["l1"] = l1
 """
 DATASET = """
 
-def _read_stripes(name, folder, limit, store_size):
-    labels = torch.arange(40) % 2
-    pixels = torch.zeros(40, 3, 16, 16, dtype=torch.uint8)
+def _read_stripes(name, folder, limit, store_size, stream):
+    labels = np.arange(40) % 2
+    pixels = np.zeros((40, 3, 16, 16), np.uint8)
     pixels[labels == 0, :, ::2] = 200
     pixels[labels == 1, :, :, ::2] = 200
-    return ("across", "down"), Split(pixels, labels), Split(pixels, labels)
+    return _in_memory(("across", "down"), (pixels, labels), (pixels, labels))
 
 
 _READERS["stripes"] = _read_stripes

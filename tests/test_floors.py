@@ -10,11 +10,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
-    "errors logistic streams arithmetic __init__",
+    "errors logistic streams arithmetic memory __init__",
     "config views losses mixing projection seal shapes distributed small_resnets supply "
-    "report comparison significance outcomes svg stylesheet",
-    "manifest images checkpoint models console model_card charts measurement",
-    "cache finished_run formats runs",
+    "report comparison significance outcomes svg stylesheet pixel_file",
+    "manifest folders checkpoint models console model_card charts measurement",
+    "images cache formats",
+    "finished_run runs",
     "writer targets teacher export predict groups",
     "precompute training recipe dataset live score_exhibits",
     "materials inspection answer_exhibits",
@@ -80,7 +81,8 @@ def test_hdf5_has_one_home() -> None:
 
 
 def test_datasets_and_image_files_have_one_home() -> None:
-    assert importers_of("torchvision.datasets", "PIL") == {"images"}
+    assert importers_of("torchvision.datasets") == {"images"}
+    assert importers_of("PIL") == {"folders"}
 
 
 def test_the_syntax_tests_see_what_they_look_for() -> None:

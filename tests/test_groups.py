@@ -106,6 +106,14 @@ class TestGroups:
         write_run(tmp_path / "b", 0.5, temperature=4.0, seed=1)
         assert len(group_runs(find_runs([tmp_path])[0])) == 1
 
+    def test_nor_is_where_the_images_lay(self, tmp_path: Path) -> None:
+        for seed, stream in enumerate((False, True)):
+            folder = write_run(tmp_path / f"{seed}", 0.5, seed=seed)
+            config = json.loads((folder / "config.json").read_text())
+            config["options"]["stream"] = stream
+            (folder / "config.json").write_text(json.dumps(config))
+        assert len(group_runs(find_runs([tmp_path])[0])) == 1
+
     def test_the_zero_line_is_of_the_same_student(self, tmp_path: Path) -> None:
         write_run(tmp_path / "labels", 0.5)
         write_run(tmp_path / "a", 0.6, alpha=0.5, student="resnet50")

@@ -126,6 +126,15 @@ class TestFolder:
         assert double[2, 0, 0] == 1 and double[2, 0, 3] == 6 and double[2, 0, 1] in (2, 3) and double[2, 0, 2] in (4, 5)
         assert as_it_is[2].tolist() == [[0, 1, 2, 3]] * 4
 
+    def test_the_splits_are_slices_of_one_array(self, tmp_path: Path) -> None:
+        splits = load_folder(write_folder(tmp_path, {"a": 6, "b": 6})).splits
+        first = splits["train"].images.untyped_storage().data_ptr()
+        places = [(part.images.untyped_storage().data_ptr() - first, part.images.storage_offset()) for part in splits.values()]
+        assert places == [(0, 0), (0, 10 * 108), (0, 12 * 108)]  # an image has 3 * 6 * 6 bytes
+        assert all(part.images.is_contiguous() for part in splits.values())
+        assert splits["train"].images.untyped_storage().nbytes() == 24 * 108
+        assert splits["test"].labels.untyped_storage().nbytes() == 12 * 8  # and a run that keeps them keeps only those
+
     def test_one_size_is_kept_whatever_the_store_size(self, tmp_path: Path) -> None:
         assert load_folder(write_folder(tmp_path, {"a": 2, "b": 2}), store_size=3).image_shape == (6, 6)
 
@@ -185,6 +194,13 @@ def test_a_file_that_is_no_image_is_named(content: Callable[[Path], bytes], tmp_
         load_folder(tmp_path)
     assert str(error.value).startswith(f"expected an image that Pillow reads; found {bad} (")
     assert str(error.value).endswith("; replace or remove the file")
+
+
+def test_the_division_is_refused_before_any_pixel_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "train" / "b" / "000.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="at least two training images of some class"):
+        load_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("counts", "limit"), [({"a": 1, "b": 1}, None), ({"a": 5, "b": 5}, 2)])

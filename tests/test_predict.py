@@ -16,7 +16,7 @@ from kdcache import __main__ as tools
 from kdcache.config import TrainOptions
 from kdcache.errors import InputError
 from kdcache.finished_run import FinishedRun, open_run
-from kdcache.images import image_files, read_image
+from kdcache.folders import image_files, read_image
 from kdcache.materials import load_materials
 from kdcache.predict import predict
 from kdcache.student_run import StudentRun

@@ -114,6 +114,13 @@ def test_one_that_another_process_trains_is_left_to_it(base: TrainOptions, mater
     assert [entry["seed"] for entry in summaries] == [1] and "seed=0: another process is at it" in said
 
 
+def test_where_the_images_lie_is_no_other_sweep(base: TrainOptions, materials: Materials) -> None:
+    summaries, _ = train_all(sweep.combinations(base, {}, (0,)), materials)
+    assert train_all(sweep.combinations(base.replace(stream=True), {}, (0,)), materials)[0] == summaries
+    with pytest.raises(InputError, match="found --set stream"):
+        sweep.combinations(base, {"stream": (False, True)}, (0,))
+
+
 def test_a_folder_of_another_sweep_is_refused(base: TrainOptions, materials: Materials) -> None:
     train_all(sweep.combinations(base, {}, (0,)), materials)
     with pytest.raises(InputError, match=r"expected a sweep folder of the same options; found .* with epochs 2, not 3"):
