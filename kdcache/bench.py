@@ -20,6 +20,7 @@ from kdcache.cache import open_cache
 from kdcache.errors import InputError
 from kdcache.measurement import RATIO, Measurement, Target, failed, in_child, rates, ratios
 from kdcache.models import head_parameters
+from kdcache.profiling import shares
 from kdcache.targets import load_or_fit_probe
 from kdcache.teacher import prepare_teacher
 
@@ -197,6 +198,24 @@ def precisions(setup: Setup) -> list[Measurement]:
     return found
 
 
+def profile(setup: Setup) -> list[Measurement]:
+    """Where the time of both phases goes, by kind of operation; a kind below half a percent everywhere is left out."""
+    _, epoch = setup.epochs(alpha=0.9)
+    phases = {
+        "phase one": (lambda: setup.fill(setup.folder / "profiled.h5"), setup.teacher_in_words()),
+        "training": (epoch, f"{setup.options.student}, batches of {setup.student_batch}"),
+    }
+    found = []
+    for phase, (work, note) in phases.items():
+        work()
+        rounds = [shares(work, setup.device) for _ in range(min(3, setup.options.rounds))]
+        for kind in rounds[0]:
+            values = tuple(one[kind] for one in rounds)
+            if max(values) >= 0.005:
+                found.append(Measurement(f"{phase}, time in {kind}", "share", values, None, note))
+    return found
+
+
 MEASUREMENTS: dict[str, Callable[[Setup], list[Measurement]]] = {
     "matrices": matrices,
     "phase-one": phase_one,
@@ -207,6 +226,7 @@ MEASUREMENTS: dict[str, Callable[[Setup], list[Measurement]]] = {
     "start": start,
     "rows": rows,
     "precisions": precisions,
+    "profile": profile,
 }
 
 

@@ -19,6 +19,7 @@ from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
+from kdcache.memory import keep_freed_memory
 from kdcache.mixing import Mix, draw_mix
 from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
 from kdcache.supply import Supply, sent_home, sent_to
@@ -122,6 +123,8 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.options, self.device, self._live, self._processes = options, device, live, processes
+        if device.type == "cpu":
+            keep_freed_memory()
         self.classes = len(images.class_names)
         self.module = student.module.to(device, memory_format=torch.channels_last)
         if processes.world > 1:

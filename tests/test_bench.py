@@ -30,6 +30,7 @@ from kdcache.measurement import (
     table_rows,
 )
 from kdcache.models import build_model
+from kdcache.profiling import kind_of, shares
 from kdcache.teacher import prepare_teacher
 
 CPU = torch.device("cpu")
@@ -240,6 +241,33 @@ def test_bad_arguments_are_one_line(arguments: list[object], expected: str, caps
     assert expected in refused(command_line.main, capsys, "bench", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("aten::addmm", "matrix products"),
+        ("aten::bmm", "matrix products"),
+        ("aten::native_batch_norm", "normalisation"),
+        ("aten::_softmax", "attention"),
+        ("aten::_native_multi_head_attention", "attention"),
+        ("aten::_fused_sgd_", "optimizer"),
+        ("aten::copy_", "copies"),
+        ("aten::gelu", "elementwise"),
+        ("aten::addcmul", "elementwise"),
+        ("aten::randperm", "everything else"),
+        ("cudaLaunchKernel", "everything else"),
+    ],
+)
+def test_operations_are_told_apart_by_their_names(operation: str, kind: str) -> None:
+    assert kind_of(operation) == kind
+
+
+def test_shares_sum_to_one_and_see_what_was_done() -> None:
+    left = torch.randn(400, 400)
+    found = shares(lambda: [left @ left for _ in range(20)], CPU)
+    assert sum(found.values()) == pytest.approx(1) and max(found, key=found.__getitem__) == "matrix products"
+
+
 def test_quick_gives_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = tmp_path / "bench.json", tmp_path / "bench.png"
     assert run(
@@ -248,7 +276,10 @@ def test_quick_gives_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ) == 0, capsys.readouterr().out  # fmt: skip
     results = json.loads(file.read_text())
     found = [Measurement.from_dict(entry) for entry in results["measurements"]]
-    assert len(found) == 23 and len({one.name for one in found}) == 23
+    profiled = [one for one in found if ", time in " in one.name]
+    assert len(found) - len(profiled) == 23 and len({one.name for one in found}) == len(found)
+    for phase in ("phase one", "training"):
+        assert sum(one.median for one in profiled if one.name.startswith(phase)) == pytest.approx(1, abs=0.03)
     assert all(len(one.values) >= 1 and all(map(math.isfinite, one.values)) for one in found)
     assert all(value > 0 for one in found for value in one.values if one.unit in (RATIO, "s", "images/s", "GFLOP/s"))
     out = capsys.readouterr().out

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdcache"
 
 FLOORS = (
-    "errors logistic streams arithmetic memory __init__",
+    "errors logistic streams arithmetic memory profiling __init__",
     "config views losses mixing projection seal shapes distributed small_resnets supply "
     "report comparison significance outcomes svg stylesheet pixel_file",
     "manifest folders checkpoint models console model_card charts measurement",
