@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Measured on an AVX512-BF16 processor (docs/performance.md): from here on bf16 trains 1.7 to 2.5 times as fast as fp32; smaller
-# models gain little or lose half.
+# Measured on an AVX512-BF16 processor (docs/performance.md): larger models train 1.5 to 2.5 times as fast in bf16 as in fp32,
+# smaller ones gain little or lose half.
 _WORTH_BF16 = 1e9  # floating-point operations of one image going forward
-_CPU_BUDGET = 16 << 20  # bytes of the largest layer's output that stay in a processor's cache
+_CPU_BUDGET = 128 << 20  # bytes for the largest layer's output; larger batches are no faster
 _GPU_SHARE = 1 / 32  # of the free memory, for the largest layer's output; some eight such tensors live at once
 _LARGEST_BATCH = 512
 
@@ -71,8 +71,7 @@ def forward_flops(module: nn.Module, image_size: int) -> float:
 def answering_batch(largest: float, device: torch.device) -> int:
     """How many images to run through a model that only answers, a power of 2 in 1..512.
 
-    On a CPU as many as leave the largest output in its cache: a ViT-B/16 runs a fifth slower in batches of 64 than of 8. On a
-    GPU as many as its free memory surely takes.
+    On a CPU as many as keep it busy, on a GPU as many as its free memory surely takes.
 
     Args:
         largest: bytes of one image's largest output of any layer, from `noting_outputs`.

@@ -89,7 +89,7 @@ class Setup:
         return build_model(options.teacher, options.teacher_weights, seed=options.seed, image_size=options.image_size)
 
     def fresh_student(self) -> Model:
-        return build_student(self._train_options(), len(self.images.class_names), 0)
+        return build_student(self.train_options(), len(self.images.class_names), 0)
 
     @cached_property
     def materials(self) -> Materials:
@@ -108,7 +108,7 @@ class Setup:
 
     def epochs(self, **changes: Any) -> tuple[Trainer, Callable[[], None]]:
         """A student of the cache as train_student.py makes it, and what trains it for one more epoch."""
-        options = self._train_options(**changes)
+        options = self.train_options(**changes)
         weights = None if options.alpha == 0 or not options.live_teacher else self.options.teacher_weights
         options = options.replace(teacher_weights=weights)
         trainer = StudentRun(options, self.materials, lambda text: None, lambda done, total: None).trainer
@@ -119,7 +119,8 @@ class Setup:
 
         return trainer, epoch
 
-    def _train_options(self, **changes: Any) -> TrainOptions:
+    def train_options(self, **changes: Any) -> TrainOptions:
+        """Phase two's options for a student of the cache, as its command line would have them."""
         own = self.options
         # the small learning rate keeps the loss finite, whatever the weights; the views of all sides come from the cache
         return TrainOptions(

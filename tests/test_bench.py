@@ -277,7 +277,7 @@ def test_quick_gives_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str
     results = json.loads(file.read_text())
     found = [Measurement.from_dict(entry) for entry in results["measurements"]]
     profiled = [one for one in found if ", time in " in one.name]
-    assert len(found) - len(profiled) == 23 and len({one.name for one in found}) == len(found)
+    assert len(found) - len(profiled) == 25 and len({one.name for one in found}) == len(found)
     for phase in ("phase one", "training"):
         assert sum(one.median for one in profiled if one.name.startswith(phase)) == pytest.approx(1, abs=0.03)
     assert all(len(one.values) >= 1 and all(map(math.isfinite, one.values)) for one in found)

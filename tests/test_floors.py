@@ -22,6 +22,7 @@ FLOORS = (
     "student_run",
     "pictures webpage baseline",
     "sweep bench_setup",
+    "bench_models",
     "bench",
     "__main__",
     "precompute_teacher train_student",
