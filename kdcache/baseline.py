@@ -19,7 +19,8 @@ from kdcache.cache import open_cache
 from kdcache.config import SPLITS, PrecomputeOptions, TrainOptions
 from kdcache.images import ImageData, Split
 from kdcache.materials import Materials
-from kdcache.measurement import peak_memory, synchronizer
+from kdcache.measurement import synchronizer
+from kdcache.memory import peak_memory
 from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, Model, Preprocessing, class_logits, pick_device
 from kdcache.precompute import precompute
 from kdcache.shapes import coarse_class_names, render_shapes

@@ -18,6 +18,7 @@ from kdcache.bench_setup import BenchOptions, Setup
 from kdcache.cache import open_cache
 from kdcache.errors import InputError
 from kdcache.measurement import RATIO, Measurement, Target, failed, in_child, rates, ratios
+from kdcache.memory import give_back_freed_memory
 from kdcache.targets import load_or_fit_probe
 
 
@@ -197,6 +198,7 @@ def run(
                 found.append(failed(name, "", error))
             keep(facts | {"measurements": [one.as_dict() for one in found]})
             gc.collect()
+            give_back_freed_memory()
             if setup.device.type == "cuda":
                 torch.cuda.empty_cache()
         progress(len(names), len(names))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -148,19 +147,6 @@ def in_child(function: str, *arguments: object) -> dict[str, float]:
         lines = done.stderr.strip().splitlines()
         raise RuntimeError(f"a child process failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
     return json.loads(done.stdout.splitlines()[-1]) | {"spawned": spawned}
-
-
-def peak_memory() -> int:
-    """Bytes of this process's largest resident set.
-
-    Linux's getrusage would count the parent's, from the moment between fork and exec.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) << 10
-    unit = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.distributed import ALONE, Processes
 from kdcache.errors import InputError
 from kdcache.images import ImageData
+from kdcache.memory import keep_freed_memory
 from kdcache.models import state_digest
 from kdcache.supply import Supply, sent_home
 from kdcache.teacher import Teacher
@@ -173,10 +174,10 @@ class _BlockRunner:
 
     def __init__(self, teacher: Teacher, images: ImageData, tables: dict[str, np.ndarray], batch_size: int) -> None:
         self._teacher, self._batch_size = teacher, batch_size
-        self._supplies = {
+        self._images = {
             split: Supply(part.images, teacher.device, streamed=images.streamed) for split, part in images.splits.items()
         }
-        self._views = {split: torch.from_numpy(table).to(teacher.device) for split, table in tables.items()}
+        self._views = {split: torch.from_numpy(table) for split, table in tables.items()}
         self._render = teacher.renderer(images.image_shape)
 
     def blocks(self, writer: CacheWriter, progress: Callable[[int], None]) -> Iterator[tuple[int, Tensor]]:
@@ -186,25 +187,23 @@ class _BlockRunner:
             progress: called with the number of rows that the teacher was given so far.
         """
         done = 0
+        if self._teacher.device.type == "cpu":
+            keep_freed_memory()
         for split, blocks in groupby(writer.missing, lambda block: writer.rows(block).split):
-            batches = [
-                (block, first, min(first + self._batch_size, rows.stop))
-                for block, rows in ((block, writer.rows(block)) for block in blocks)
-                for first in range(rows.start, rows.stop, self._batch_size)
-            ]
-            sizes = [stop - first for _, first, stop in batches]
-            views = self._views[split]
-            image_index, view_index = _images_and_views(batches, views.shape[1])
-            images = self._supplies[split].batches(sizes, image_index)
-            shown = Supply(views, views.device).batches(sizes, image_index, view_index)
-            parts: list[Tensor] = []
-            for (block, first, stop), some_images, some_views in zip(batches, images, shown, strict=True):
-                parts.append(self._logits(some_images, some_views))
-                done += stop - first
-                progress(done)
-                if stop == writer.rows(block).stop:
-                    yield block, torch.cat(parts)
-                    parts = []
+            places = {block: writer.rows(block) for block in blocks}
+            sizes = {block: _batch_sizes(len(place), self._batch_size) for block, place in places.items()}
+            rows = torch.cat([torch.arange(place.start, place.stop) for place in places.values()])
+            image_index, view_index = rows // self._views[split].shape[1], rows % self._views[split].shape[1]
+            in_turn = list(chain(*sizes.values()))
+            images = self._images[split].batches(in_turn, image_index)
+            views = Supply(self._views[split], self._teacher.device).batches(in_turn, image_index, view_index)
+            for block in places:
+                parts = []
+                for size in sizes[block]:
+                    parts.append(self._logits(next(images), next(views)))
+                    done += size
+                    progress(done)
+                yield block, torch.cat(parts)
 
     def _logits(self, images: Tensor, views: Tensor) -> Tensor:
         while True:
@@ -224,7 +223,6 @@ class _BlockRunner:
             torch.cuda.empty_cache()
 
 
-def _images_and_views(batches: list[tuple[int, int, int]], views: int) -> tuple[Tensor, Tensor]:
-    """image_index and view_index, int64 `(rows,)`, of the rows start..stop-1 of all batches (block, start, stop)."""
-    rows = torch.cat([torch.arange(first, stop) for _, first, stop in batches])
-    return rows // views, rows % views
+def _batch_sizes(count: int, largest: int) -> list[int]:
+    """`count` rows in batches of `largest`, the last of which may be smaller."""
+    return [min(largest, count - first) for first in range(0, count, largest)]

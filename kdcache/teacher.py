@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kdcache.arithmetic import answering_batch, autocast, compiled, noting_outputs, pick_precision
 from kdcache.cache import Cache
 from kdcache.errors import InputError
-from kdcache.memory import keep_freed_memory
 from kdcache.models import Model, build_model, class_logits, state_digest
 from kdcache.views import Renderer
 
@@ -41,8 +40,6 @@ class Teacher:
 
 def prepare_teacher(model: Model, device: torch.device, precision: str, compile: str = "none") -> Teacher:
     """Freeze a model, move it to its device, and find out how many classes and how large outputs it has by running it once."""
-    if device.type == "cpu":
-        keep_freed_memory()
     module = model.module.to(device).eval().requires_grad_(False)
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
         module = module.to(memory_format=torch.channels_last)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.arithmetic import answering_batch, autocast, compiled, noting_outputs
+from kdcache.batches import Batch, Batches
 from kdcache.config import TrainOptions
 from kdcache.distributed import ALONE, Processes
-from kdcache.errors import InputError
 from kdcache.images import ImageData, Split
+from kdcache.loss_watch import LossWatch
 from kdcache.losses import DISTILLATION_LOSSES, label_loss
 from kdcache.memory import keep_freed_memory
 from kdcache.mixing import Mix, draw_mix
 from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
-from kdcache.supply import Supply, sent_home, sent_to
+from kdcache.supply import Supply, sent_to
 from kdcache.targets import Targets
 from kdcache.views import Renderer, draw_views
 
@@ -30,7 +30,6 @@ LiveLogits = Callable[[Tensor, Tensor, Tensor, Mix | None], dict[str, Tensor]]
 
 _MOMENTUM = 0.9
 _LOOK_EVERY = 50  # steps between two looks at the largest loss
-_EXPLODED = 1000.0  # times the first step's loss, or nat
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,6 @@ class Evaluation:
     accuracy: float
     answers: np.ndarray  # int64 (N,)
     logits: Tensor  # float32 (N, K), on the CPU
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What one step of one process learns from, on its device.
-
-    `share`: these rows' part of the batch that all processes learn from. `taught`: the teacher's logits `(B, ...)` under the
-    name of whose classes they have; {} for labels only and for a live teacher.
-    """
-
-    share: float
-    rows: Tensor  # int64 (B,)
-    view_index: Tensor  # int64 (B,)
-    views: Tensor  # int16 (B, 5)
-    labels: Tensor  # int64 (B,)
-    images: Tensor  # uint8 (B, 3, H, W)
-    taught: dict[str, Tensor]
 
 
 def build_student(options: TrainOptions, classes: int, teacher_classes: int) -> Model:
@@ -123,27 +105,21 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.options, self.device, self._live, self._processes = options, device, live, processes
-        if device.type == "cpu":
-            keep_freed_memory()
         self.classes = len(images.class_names)
         self.module = student.module.to(device, memory_format=torch.channels_last)
         if processes.world > 1:
             self.module = _sharing_statistics(self.module, device)
         together = DistributedDataParallel(self.module) if processes.world > 1 else self.module
         self._forward = compiled(together, options.compile)
-        self._train = images.splits["train"]
-        self._images = Supply(self._train.images, device, streamed=images.streamed)
         taught = targets.train if targets is not None and live is None and options.alpha > 0 else {}
-        self._targets = {classes: Supply(logits, device, streamed=images.streamed) for classes, logits in taught.items()}
+        self._batches = Batches(options, images, taught, view_table, device, processes)
         self._distillation_loss = DISTILLATION_LOSSES[options.loss]
-        self._view_table = view_table
         size, mean, std, _ = vars(student.preprocessing).values()
         self.render = Renderer(size, mean, std, images.image_shape, device)
-        self.steps_per_epoch = math.ceil(len(self._train) / options.batch_size)
+        self._images_per_epoch, self.steps_per_epoch = len(images.splits["train"]), self._batches.steps
         self._optimizer = _optimizer(self.module, options, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-        self._largest_loss, self._first_loss = torch.zeros((), device=device), None  # Tensor after the first step
-        self._look: Callable[[], None] = lambda: None
+        self._watch = LossWatch(device)
         torch.manual_seed(options.seed + processes.rank)  # dropout and the like
 
     def train_epoch(self, epoch: int, after_step: Callable[[int, Tensor, Tensor, Tensor], None]) -> dict[str, float]:
@@ -156,7 +132,7 @@ class Trainer:
         """
         self.module.train()
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
-        for step, batch in enumerate(self._batches(epoch)):
+        for step, batch in enumerate(self._batches.of(epoch)):
             learning_rate = self._learning_rate(epoch * self.steps_per_epoch + step)
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -165,11 +141,13 @@ class Trainer:
             inputs = inputs if mix is None else mix.images(inputs)
             sums += self._step(inputs, batch, mix) * len(batch.rows)
             after_step(step, batch.rows, batch.view_index, inputs)
+            if step == 0 and self.device.type == "cpu":
+                keep_freed_memory()  # now that a step has shown how much it needs
             if step % _LOOK_EVERY == _LOOK_EVERY - 1:
-                self._look_at_loss(epoch, step, learning_rate)
-        loss, label_term, distillation_term, correct = (self._processes.summed(sums) / len(self._train)).tolist()
-        self._look_at_loss(epoch, self.steps_per_epoch - 1, learning_rate)
-        self._look()
+                self._watch.look(self._when(epoch, step))
+        loss, label_term, distillation_term, correct = (self._processes.summed(sums) / self._images_per_epoch).tolist()
+        self._watch.look(self._when(epoch, self.steps_per_epoch - 1))
+        self._watch.wait()
         return {
             "lr": learning_rate,
             "train_loss": loss,
@@ -178,27 +156,9 @@ class Trainer:
             "train_accuracy": correct,
         }
 
-    def _look_at_loss(self, epoch: int, step: int, learning_rate: float) -> None:
-        """Raise InputError where a loss was infinite, not a number, or absurdly large, up to the last look before this one.
-
-        The numbers of this look are only sent for: waiting for them here would leave a GPU without work.
-        """
-        last_look = self._look
-        arriving = sent_home(torch.stack([self._largest_loss, self._first_loss]))
-        self._largest_loss = torch.zeros((), device=self.device)
-
-        def look() -> None:
-            largest, first = arriving().tolist()
-            if not largest <= _EXPLODED * max(first, 1.0):
-                raise InputError(
-                    "a finite loss that does not explode",
-                    f"{largest:.3g} by step {epoch * self.steps_per_epoch + step + 1} (epoch {epoch + 1}), at learning rate"
-                    f" {learning_rate:.2g}",
-                    "try a smaller --lr, a longer --warmup or --precision fp32",
-                )
-
-        self._look = look
-        last_look()
+    def _when(self, epoch: int, step: int) -> str:
+        number = epoch * self.steps_per_epoch + step
+        return f"step {number + 1} (epoch {epoch + 1}), at learning rate {self._learning_rate(number):.2g}"
 
     def _draw_mix(self, count: int, epoch: int, step: int) -> Mix | None:
         options = self.options
@@ -216,7 +176,7 @@ class Trainer:
         ]
         return label_term, torch.stack(terms).mean() if terms else torch.zeros_like(label_term)
 
-    def _step(self, inputs: Tensor, batch: _Batch, mix: Mix | None) -> Tensor:
+    def _step(self, inputs: Tensor, batch: Batch, mix: Mix | None) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
         options, labels = self.options, batch.labels
         taught = batch.taught if self._live is None else self._live(batch.images, batch.rows, batch.views, mix)
@@ -231,10 +191,7 @@ class Trainer:
             of_partner = self._terms(outputs, labels[mix.partner], others)  # a live teacher has seen the mixed image itself
             label_term, distillation_term = map(mix.blend, (label_term, distillation_term), of_partner)
         loss = (1 - options.alpha) * label_term + options.alpha * distillation_term
-        # kept on the device: looking at them would wait for the step
-        self._largest_loss = torch.maximum(self._largest_loss, loss.detach().nan_to_num(nan=math.inf))
-        if self._first_loss is None:
-            self._first_loss = loss.detach()
+        self._watch.note(loss)
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
         self._scaler.scale(loss * (batch.share * self._processes.world)).backward()
@@ -291,34 +248,6 @@ class Trainer:
         torch.set_rng_state(state["generators"][0].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["generators"][1].cpu(), self.device)
-
-    def _batches(self, epoch: int) -> Iterator[_Batch]:
-        """What each step learns from, in an order drawn for the epoch; sizes differ by at most one, so none is tiny."""
-        generator = torch.Generator().manual_seed((self.options.seed << 16) + epoch)
-        whole = torch.randperm(len(self._train), generator=generator).tensor_split(self.steps_per_epoch)
-        own = [self._processes.share(rows) for rows in whole]
-        shares = [len(part) / len(rows) for part, rows in zip(own, whole, strict=True)]
-        rows, sizes = torch.cat(own), [len(part) for part in own]
-        view_index, views = self._epoch_views(epoch)
-        small = (rows, view_index[rows], views[rows], self._train.labels[rows])  # sent to the device at once
-        images = self._images.batches(sizes, rows)
-        taught = [supply.batches(sizes, rows, view_index[rows]) for supply in self._targets.values()]
-        columns = zip(shares, *(sent_to(column, self.device).split(sizes) for column in small), images, strict=True)
-        for batch, logits in zip(columns, zip(*taught, strict=True) if taught else repeat(()), strict=False):
-            yield _Batch(*batch, dict(zip(self._targets, logits, strict=True)))
-
-    def _epoch_views(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees; on the CPU."""
-        count, seed = len(self._train), self.options.seed
-        if self.options.augment == "cached":
-            # each image begins somewhere and takes its views in turn: all are seen equally often
-            generator = torch.Generator().manual_seed(seed)
-            views = self._view_table.shape[1]
-            index = (torch.randint(views, (count,), generator=generator) + epoch) % views
-            return index, torch.from_numpy(self._view_table)[torch.arange(count), index]
-        shape = self._train.images.shape[2:]
-        drawn = draw_views(self.options.augment, count, *shape, views=2, seed=seed, stream=f"student epoch {epoch}")
-        return torch.zeros(count, dtype=torch.int64), torch.from_numpy(drawn[:, 1])
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up over the first share of the steps, then a cosine to 0."""

@@ -22,13 +22,13 @@ from kdcache.measurement import (
     failed,
     in_child,
     interleaved,
-    peak_memory,
     rates,
     ratio_chart,
     ratios,
     remarks,
     table_rows,
 )
+from kdcache.memory import peak_memory
 from kdcache.models import build_model
 from kdcache.profiling import kind_of, shares
 from kdcache.teacher import prepare_teacher

@@ -16,7 +16,7 @@ FLOORS = (
     "manifest folders checkpoint models console model_card charts measurement",
     "images cache formats",
     "finished_run runs",
-    "writer targets teacher export predict groups",
+    "writer targets teacher batches loss_watch export predict groups",
     "precompute training recipe dataset live score_exhibits",
     "materials inspection answer_exhibits",
     "student_run",

@@ -180,7 +180,7 @@ class TestProjections:
         from kdcache.losses import kl
 
         student = StudentRun(options, load_materials(options), quiet, quiet)
-        view_index, views = student.trainer._epoch_views(0)
+        view_index, views = student.trainer._batches._views(0)
         logits = student.trainer.module.train()(student.trainer.render(student.images.splits["train"].images, views))
         rows = torch.arange(TRAINING)
         labels = student.images.splits["train"].labels

@@ -253,11 +253,12 @@ class TestLoss:
 
     def test_means_are_over_images_not_over_batches(self, indexed_images: Images) -> None:
         # with a learning rate of almost 0 the batches of 6, 6, 5 and 5 images see one and the same student in eval mode
-        one = trainer(indexed_images(22), options(lr=1e-30, alpha=0.0, augment="none"))
+        images = indexed_images(22)
+        one = trainer(images, options(lr=1e-30, alpha=0.0, augment="none"))
         frozen = one.module.eval()
         frozen.train = lambda mode=True: frozen
         _, record = watched_epoch(one, 0)
-        assert record["label_loss"] == pytest.approx(one.evaluate(one._train).loss, rel=1e-6)
+        assert record["label_loss"] == pytest.approx(one.evaluate(images.splits["train"]).loss, rel=1e-6)
 
     def test_the_first_step_is_nesterovs_with_decay_on_weights_only(self, indexed_images: Images) -> None:
         # v = 0.9 * 0 + g, so the step is g + 0.9 g; g holds the decay 0.1 w for matrices but not for biases and norms
@@ -278,10 +279,11 @@ class TestLoss:
         assert watched_epoch(alone, 0)[1] == watched_epoch(with_cache, 0)[1]
 
     def test_the_student_learns(self, indexed_images: Images) -> None:
-        one = trainer(indexed_images(), options(epochs=30, alpha=0.0, augment="none", lr=0.05))
+        images = indexed_images()
+        one = trainer(images, options(epochs=30, alpha=0.0, augment="none", lr=0.05))
         losses = [watched_epoch(one, epoch)[1]["train_loss"] for epoch in range(30)]
         assert losses[-1] < losses[0] / 2
-        assert one.evaluate(one._train).accuracy > 0.7
+        assert one.evaluate(images.splits["train"]).accuracy > 0.7
 
 
 class TestState:
