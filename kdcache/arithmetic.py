@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Measured on an AVX512-BF16 processor (docs/performance.md): larger models train 1.5 to 2.5 times as fast in bf16 as in fp32,
+# Measured on an AVX512-BF16 processor (docs/log.md): larger models train 1.6 to 1.9 times as fast in bf16 as in fp32,
 # smaller ones gain little or lose half.
 _WORTH_BF16 = 1e9  # floating-point operations of one image going forward
 _CPU_BUDGET = 128 << 20  # bytes for the largest layer's output; larger batches are no faster

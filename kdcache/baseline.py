@@ -111,7 +111,7 @@ def bare_student(
     size = student.preprocessing.image_size
     inputs = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classes
-    fused = device.type in ("cpu", "cuda")
+    fused = device.type == "cuda"
     if options.optimizer == "sgd":
         optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=fused)
     else:

@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
     """Have this process keep what it frees for its next allocation, where the C library is glibc and there is room enough.
 
     Else every tensor of more than 32 MiB is mapped afresh, in each step again, and the system fills it with zeros: a third of
-    the time of a ResNet-50's step at batch 128 (docs/performance.md). The price are gaps, so it is done only where the memory
+    the time of a ResNet-50's step at batch 128 (docs/log.md). The price are gaps, so it is done only where the memory
     holds 1.6 times the largest resident set so far: ask once the work has shown what it needs. A GPU's memory is torch's own
     affair.
 
