@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.cache import open_cache
-from kdcache.config import PrecomputeOptions, parse_options
-from kdcache.console import Progress, exit_code, say
-from kdcache.distributed import join, leave
-from kdcache.images import load_chosen_images
-from kdcache.models import build_model, pick_device
-from kdcache.precompute import precompute
-from kdcache.targets import load_or_fit_probe
-from kdcache.teacher import prepare_teacher
+from kdcache.cli import Progress, exit_code, parse_options, say
+from kdcache.config import PrecomputeOptions
+from kdcache.data import load_selected_images
+from kdcache.distill import load_or_fit_probe
+from kdcache.engine import precompute, prepare_teacher
+from kdcache.models import build_model
+from kdcache.runtime import distributed, pick_device
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(PrecomputeOptions, argv, __doc__)
-    processes = join()
+    processes = distributed.init()
     device = pick_device(options.device, processes.local_rank)
-    model = processes.one_by_one(
+    model = processes.main_process_first(
         lambda: build_model(
             options.teacher,
             options.teacher_weights,
@@ -31,18 +30,18 @@ def main(argv: list[str] | None = None) -> None:
         )
     )
     teacher = prepare_teacher(model, device, options.precision, options.compile)
-    images = processes.one_by_one(lambda: load_chosen_images(options))
-    with Progress("teacher", unit="view", hidden=not processes.first) as progress:
+    images = processes.main_process_first(lambda: load_selected_images(options))
+    with Progress("teacher", unit="view", hidden=not processes.is_main) as progress:
         report = precompute(teacher, images, options, progress, processes)
-    if processes.first:
-        summarise(options.cache, report, processes.world)
-    leave()
+    if processes.is_main:
+        summarise(options.cache, report, processes.world_size)
+    distributed.destroy()
 
 
 def summarise(path: Path, report: dict[str, Any], world: int) -> None:
     """What is in the cache now, how fast it came, and how good the teacher is for these classes."""
     cache = open_cache(path)
-    classes = cache.manifest["teacher"]["classes"]
+    classes = cache.manifest.teacher.classes
     say(f"{path}: {report['views']:,} rows of {classes} logits, {report['bytes'] / 1e6:.1f} MB")
     if report["already_complete"]:
         say("it was complete already; nothing was computed")
@@ -51,7 +50,7 @@ def summarise(path: Path, report: dict[str, Any], world: int) -> None:
         speed = f"{report['views_per_second']:.1f} views/s"
         say(f"{report['computed']:,} rows in {report['seconds']:.1f} s: {speed}{of_how_many}")
     say(f"fingerprint {cache.fingerprint}")
-    if len(cache.manifest["dataset"]["class_names"]) < 2:
+    if len(cache.manifest.dataset.class_names) < 2:
         return  # images without labels
     quality = load_or_fit_probe(cache).validation
     say(

@@ -3,32 +3,34 @@
 
 import sys
 
-from kdcache.comparison import comparison, format_table
-from kdcache.config import TrainOptions, parse_options
-from kdcache.console import Progress, exit_code, say
-from kdcache.distributed import join, leave
-from kdcache.materials import load_materials
-from kdcache.pictures import draw_pictures, show_batch
-from kdcache.student_run import StudentRun, resumed_options
+from kdcache.cli import Progress, exit_code, parse_options, say
+from kdcache.config import TrainOptions
+from kdcache.engine import StudentRun, load_training_data, resumed_options
+from kdcache.report import comparison, draw_pictures, format_table, show_batch
+from kdcache.runtime import distributed
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(TrainOptions, argv, __doc__)
     if options.resume is not None:
         options = resumed_options(options.resume)
-    processes = join()
-    materials = processes.one_by_one(lambda: load_materials(options))
-    with Progress("student", unit="step", hidden=not processes.first) as progress:
+    processes = distributed.init()
+    training_data = processes.main_process_first(lambda: load_training_data(options))
+    with Progress("student", unit="step", hidden=not processes.is_main) as progress:
         show = show_batch if options.vis else None
-        run = StudentRun(options, materials, progress.say, progress, show, processes, progress.show)
+        run = StudentRun(
+            options, training_data, progress.say, progress, show, processes, progress.show
+        )
         run.train()
     summary = run.finish()
-    if processes.first:
+    if processes.is_main:
         draw_pictures(run)
         rows, _ = comparison([summary])
         say("\n" + format_table(rows))
-        say(f"\n{options.out}: student.pt, student.json, summary.json, answers.pt, curves.png, confusion.png, views.png")
-    leave()
+        say(
+            f"\n{options.out}: student.pt, student.json, summary.json, predictions.pt, curves.png, confusion.png, views.png"
+        )
+    distributed.destroy()
 
 
 if __name__ == "__main__":

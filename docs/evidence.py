@@ -21,15 +21,26 @@ sys.path.insert(0, str(ROOT))
 
 import precompute_teacher  # noqa: E402  (the two scripts are not part of the installed package)
 import train_student  # noqa: E402
-from kdcache import sweep, targets  # noqa: E402
-from kdcache.checkpoint import read_summary  # noqa: E402
-from kdcache.config import OneLineParser, TrainOptions  # noqa: E402
-from kdcache.console import Progress, exit_code, say  # noqa: E402
-from kdcache.images import load_images  # noqa: E402
-from kdcache.materials import Materials, load_materials  # noqa: E402
-from kdcache.models import build_model  # noqa: E402
-from kdcache.small_resnets import SmallResNet  # noqa: E402
-from kdcache.views import Renderer, draw_views  # noqa: E402
+from kdcache.cli import (
+    OneLineParser,  # noqa: E402
+    Progress,
+    exit_code,
+    say,
+)
+from kdcache.config import TrainOptions  # noqa: E402
+from kdcache.data import (
+    Renderer,
+    draw_views,
+    load_images,  # noqa: E402
+)
+from kdcache.distill import teacher_targets as targets  # noqa: E402
+from kdcache.engine import TrainingData, load_training_data
+from kdcache.models import (
+    SmallResNet,  # noqa: E402
+    build_model,  # noqa: E402
+)
+from kdcache.runs import read_summary  # noqa: E402
+from kdcache.search import sweep  # noqa: E402
 
 Settings = dict[str, Any]
 NET = "kdcache.small_resnets"
@@ -51,7 +62,9 @@ class Bench:
         if self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
             recipe = ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
-            train_teacher(trained, "--dataset", "shapes-fine", "--student", "shufflenet_v2_x0_5", *recipe)
+            train_teacher(
+                trained, "--dataset", "shapes-fine", "--student", "shufflenet_v2_x0_5", *recipe
+            )
             teacher, weights, views = "shufflenet_v2_x0_5", trained / "student.pt", 16
         else:
             train_teacher(trained, *images, "--student", f"{NET}:resnet20", "--epochs", 12)
@@ -68,15 +81,29 @@ class Bench:
     def options(self, settings: Settings, seed: int) -> TrainOptions:
         """A student's options; its folder is named after what it does not share with all others."""
         if self.name != "shapes":
-            common = {"student": f"{NET}:half_resnet8", "epochs": 15, "train_images": 5000, "data": self.data}
+            common = {
+                "student": f"{NET}:half_resnet8",
+                "epochs": 15,
+                "train_images": 5000,
+                "data": self.data,
+            }
         else:
             common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02}
             common |= {"temperature": 2.0, "alpha": 0.5}
         common |= {"cache": self.cache, "student_weights": "none", "image_size": 32}
         if settings.get("live_teacher"):
             settings = settings | {"teacher_weights": str(self.work / "teacher" / "student.pt")}
-        name = ",".join(f"{key}={value}" for key, value in sorted(settings.items()) if key != "teacher_weights") or "default"
-        return TrainOptions(**common | settings, seed=seed, out=self.work / "students" / f"{name},seed={seed}")
+        name = (
+            ",".join(
+                f"{key}={value}"
+                for key, value in sorted(settings.items())
+                if key != "teacher_weights"
+            )
+            or "default"
+        )
+        return TrainOptions(
+            **common | settings, seed=seed, out=self.work / "students" / f"{name},seed={seed}"
+        )
 
 
 def train_teacher(out: Path, *arguments: object) -> None:
@@ -99,7 +126,10 @@ def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor
         features = nn.Sequential(*list(model.module.eval())[:-1])(
             Renderer(size, mean, std, (size, size))(train.images[chosen], whole)
         )
-    return model.module.state_dict() | {"6.weight": features, "6.bias": -features.square().sum(1) / 2}
+    return model.module.state_dict() | {
+        "6.weight": features,
+        "6.bias": -features.square().sum(1) / 2,
+    }
 
 
 def run(script: Any, *arguments: object) -> None:
@@ -151,41 +181,55 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
 }
 
 
-def train_table(bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+def train_table(
+    bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]
+) -> dict[str, list[dict[str, Any]]]:
     """The summaries of every row's students."""
     students = [
-        (name, bench.options({key: row[key] for key in row if key != "variant"}, seed), row.get("variant"))
+        (
+            name,
+            bench.options({key: row[key] for key in row if key != "variant"}, seed),
+            row.get("variant"),
+        )
         for seed in seeds
         for name, row in rows.items()
     ]
-    materials = {None: load_materials(students[0][1])}
+    training_data = {None: load_training_data(students[0][1])}
     folders: list[tuple[str, TrainOptions]] = []
     with Progress("students", "student") as whole, Progress("student", "step") as one:
         for number, (name, options, variant) in enumerate(students):
             whole(number, len(students))
             if variant:
-                options = options.replace(out=options.out.with_name(f"{variant},{options.out.name}"))
-                materials.setdefault(variant, other_probe(materials[None], variant))
-            sweep.train_all([options], materials[variant], whole.say, lambda *_: None, one)
+                options = options.replace(
+                    out=options.out.with_name(f"{variant},{options.out.name}")
+                )
+                training_data.setdefault(variant, other_probe(training_data[None], variant))
+            sweep.train_all([options], training_data[variant], whole.say, lambda *_: None, one)
             folders.append((name, options))
     # read in the end: other processes may have trained some
     return {
-        name: [read_summary(options.out) for row, options in folders if row == name and sweep.finished([options])]
+        name: [
+            read_summary(options.out)
+            for row, options in folders
+            if row == name and sweep.finished([options])
+        ]
         for name in rows
     }
 
 
-def other_probe(materials: Materials, variant: str) -> Materials:
+def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
     """The same images and cache, with soft targets from a probe that is used as it should not be."""
-    probe = targets.load_or_fit_probe(materials.cache)
-    train = materials.targets("probe").train["student"]
+    probe = targets.load_or_fit_probe(training_data.cache)
+    train = training_data.targets("probe").train["student"]
     if "in-fold" in variant:
-        logits = torch.from_numpy(np.asarray(materials.cache.splits["train"].logits))
+        logits = torch.from_numpy(np.asarray(training_data.cache.splits["train"].logits))
         train = probe.project(logits)
     if "uncalibrated" in variant:
         train = train * probe.temperature
-    changed = targets.Targets("probe", {"student": train}, materials.targets("probe").answers)
-    return Materials(materials.images, materials.cache, {"probe": changed})
+    changed = targets.TeacherTargets(
+        "probe", {"student": train}, training_data.targets("probe").predictions
+    )
+    return TrainingData(training_data.images, training_data.cache, {"probe": changed})
 
 
 def markdown(summaries: dict[str, list[dict[str, Any]]]) -> str:
@@ -206,9 +250,16 @@ def markdown(summaries: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with CIFAR-10's images in class folders")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help="folder with CIFAR-10's images in class folders",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args(argv)

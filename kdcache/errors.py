@@ -1,8 +1,11 @@
-"""The one error that the command lines turn into a line on standard error and exit code 2."""
+"""The errors that a caller can do something about, by kind, under one base.
+
+The command lines turn each of them into one line on standard error and exit code 2.
+"""
 
 
-class InputError(Exception):
-    """Something the caller gave cannot be used.
+class KdcacheError(Exception):
+    """Something that was given cannot be used.
 
     The message is one line: what was expected, what was found, and what to do next.
     """
@@ -11,9 +14,25 @@ class InputError(Exception):
         self.expected, self.found, self.remedy = expected, found, remedy
         super().__init__(" ".join(f"expected {expected}; found {found}; {remedy}".split()))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type["KdcacheError"], tuple[str, str, str]]:
         return type(self), (self.expected, self.found, self.remedy)  # it travels between processes
 
 
-class DamagedError(InputError):
-    """A file of ours whose bytes are not the ones that were written."""
+class OptionError(KdcacheError):
+    """An option, or a combination of options, that cannot be used."""
+
+
+class DataError(KdcacheError):
+    """Images, weights or a run's files that are missing, damaged or do not fit; or no room to write."""
+
+
+class CacheDamagedError(KdcacheError):
+    """A cache whose bytes are not the ones that were written."""
+
+
+class DivergedError(KdcacheError):
+    """A training whose loss is no longer finite, or absurdly large."""
+
+
+class PeerError(KdcacheError):
+    """Another process of the same job ended early."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdcache.console import exit_code
+from kdcache.cli.console import exit_code
 
 Main = Callable[[list[str]], int | None]
 
@@ -14,7 +14,9 @@ def run(main: Main, *arguments: object) -> int:
     return exit_code(lambda: main([str(argument) for argument in arguments]))
 
 
-def refused(main: Main, capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2) -> str:
+def refused(
+    main: Main, capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 2
+) -> str:
     """The one line on standard error with which a command refuses its input."""
     capsys.readouterr()
     try:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from kdcache.checkpoint import save_answers
 from kdcache.config import TrainOptions
+from kdcache.runs.predictions import save_predictions
 
 NAMES = ("cat", "<script>alert('dog')</script>", "owl & rat", "ant")
 IMAGES = 40
@@ -16,8 +16,10 @@ IMAGES = 40
 def logits(shift: int) -> torch.Tensor:
     """float `(40, 4)` for labels `row % 4`: right but for every `shift + 2`-th row, which is taken for the next class."""
     rows = torch.arange(IMAGES)
-    answers = (rows + (rows % (shift + 2) == 0)) % len(NAMES)
-    return torch.nn.functional.one_hot(answers, len(NAMES)) * (1.0 + rows[:, None] % 5) - 0.01 * torch.arange(4)
+    predictions = (rows + (rows % (shift + 2) == 0)) % len(NAMES)
+    return torch.nn.functional.one_hot(predictions, len(NAMES)) * (
+        1.0 + rows[:, None] % 5
+    ) - 0.01 * torch.arange(4)
 
 
 def write_run(
@@ -27,18 +29,25 @@ def write_run(
     alpha: float = 0.0,
     temperature: float = 4.0,
     seed: int = 0,
-    answers: bool = True,
+    predictions: bool = True,
     finished: bool = True,
     **changes: Any,
 ) -> Path:
-    """A run with the test accuracy `test`; `changes` are of its summary. Without `answers`, one of an older version."""
+    """A run with the test accuracy `test`; `changes` are of its summary. Without `predictions`, one of an older version."""
     folder.mkdir(parents=True)
-    options = TrainOptions(alpha=alpha, temperature=temperature, seed=seed, out=folder, student="resnet18", epochs=3)
-    (folder / "config.json").write_text(json.dumps({"options": options.as_dict(), "software": "torch 9"}))
+    options = TrainOptions(
+        alpha=alpha, temperature=temperature, seed=seed, out=folder, student="resnet18", epochs=3
+    )
+    (folder / "config.json").write_text(
+        json.dumps({"options": options.as_dict(), "software": "torch 9"})
+    )
     history = [
-        {"epoch": epoch, "validation_accuracy": 0.2 * epoch + 0.01 * seed, "agreement": 0.1 * epoch} for epoch in (1, 2, 3)
+        {"epoch": epoch, "validation_accuracy": 0.2 * epoch + 0.01 * seed, "agreement": 0.1 * epoch}
+        for epoch in (1, 2, 3)
     ]
-    (folder / "metrics.jsonl").write_text("\n".join(json.dumps(record) for record in history) + "\n")
+    (folder / "metrics.jsonl").write_text(
+        "\n".join(json.dumps(record) for record in history) + "\n"
+    )
     (folder / "student.json").write_text(json.dumps({"class_names": NAMES}))
     teacher = {"name": "vit_b_16", "validation_accuracy": 0.9, "test_accuracy": 0.89}
     summary = {
@@ -50,9 +59,14 @@ def write_run(
     }  # fmt: skip
     if finished:
         (folder / "summary.json").write_text(json.dumps(summary))
-    if answers:
+    if predictions:
         taught = logits(5) if alpha else None
-        save_answers(folder / "answers.pt", torch.arange(IMAGES) % 4, student=logits(seed + 2 * (alpha > 0)), teacher=taught)
+        save_predictions(
+            folder / "predictions.pt",
+            torch.arange(IMAGES) % 4,
+            student=logits(seed + 2 * (alpha > 0)),
+            teacher=taught,
+        )
     return folder
 
 

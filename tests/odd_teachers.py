@@ -48,7 +48,9 @@ def mortal_teacher() -> nn.Module:
     calls = []
 
     def die(logits: Tensor) -> Tensor:
-        calls.extend([1] * (logits.device.type != "meta"))  # where its operations are counted it has no data
+        calls.extend(
+            [1] * (logits.device.type != "meta")
+        )  # where its operations are counted it has no data
         if os.environ.get("RANK") == "1" and len(calls) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return logits

@@ -16,16 +16,20 @@ from PIL import Image
 
 import precompute_teacher
 import train_student
-from kdcache import __main__ as tools
-from kdcache import sweep
-from kdcache.config import OneLineParser, PrecomputeOptions, TrainOptions, add_options, setting
+from kdcache.cli import main as tools
+from kdcache.cli.parser import OneLineParser, add_options, parse_setting
+from kdcache.config import PrecomputeOptions, TrainOptions
+from kdcache.search import sweep
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs"))
 from evidence import TABLES  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = {"precompute_teacher.py": (precompute_teacher, PrecomputeOptions), "train_student.py": (train_student, TrainOptions)}
+SCRIPTS = {
+    "precompute_teacher.py": (precompute_teacher, PrecomputeOptions),
+    "train_student.py": (train_student, TrainOptions),
+}
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -39,7 +43,11 @@ def commands(page: Path) -> list[list[str]]:
             if assignment := re.fullmatch(r'([A-Z]+)="(.*)"', line):
                 variables[assignment[1]] = assignment[2]
             elif words := shlex.split(line, comments=True):
-                found.append(words if words[0] != "torchrun" else ["python", *(w for w in words[1:] if "--nproc" not in w)])
+                found.append(
+                    words
+                    if words[0] != "torchrun"
+                    else ["python", *(w for w in words[1:] if "--nproc" not in w)]
+                )
     return found
 
 
@@ -48,7 +56,7 @@ def check(words: list[str]) -> None:
     if words[:3] == ["python", "-m", "kdcache"]:
         arguments, others = tools.make_parser().parse_known_args(words[3:])
         if arguments.function is tools.sweep_command:
-            assert all(setting(TrainOptions, text) for text in arguments.set)
+            assert all(parse_setting(TrainOptions, text) for text in arguments.set)
             words = ["python", "train_student.py", *others]
         else:
             assert others == []
@@ -61,7 +69,10 @@ def check(words: list[str]) -> None:
         add_options(parser, SCRIPTS[words[1]][1])
         SCRIPTS[words[1]][1](**vars(parser.parse_args(words[2:])))
     elif words[0] == "make":
-        assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in words[1:])
+        assert all(
+            re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            for target in words[1:]
+        )
     elif words[:1] == ["python"]:
         assert (ROOT / words[1]).is_file(), words
     else:
@@ -98,7 +109,10 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if words[:2] == ["python", "precompute_teacher.py"]:
             assert run(precompute_teacher.main, *words[2:], *teacher) == 0
         elif words[:2] == ["python", "train_student.py"]:
-            assert run(train_student.main, *words[2:], *(student if "--resume" not in words else [])) == 0
+            assert (
+                run(train_student.main, *words[2:], *(student if "--resume" not in words else []))
+                == 0
+            )
         elif words[:4] == ["python", "-m", "kdcache", "sweep"]:
             assert run(tools.main, *words[3:], *student) == 0
         elif words[:3] == ["python", "-m", "kdcache"]:
@@ -107,16 +121,32 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         given += 1
     assert given == 12
-    for picture in ("answers.png", "targets.png", "report.html", "runs/distilled/student.torchscript"):
+    for picture in (
+        "predictions.png",
+        "targets.png",
+        "report.html",
+        "runs/distilled/student.torchscript",
+    ):
         assert (tmp_path / picture).stat().st_size > 5000, picture
     assert "Temperature and alpha" in (tmp_path / "report.html").read_text()
 
 
-def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
     cache = ["--views", 2, "--augment", "crop-flip", "--cache", tmp_path / "teacher.h5"]
-    small = ["--dataset", "shapes", "--limit", "100", "--teacher", "tiny_models:tiny_teacher", "--image-size", "16"]
+    small = [
+        "--dataset",
+        "shapes",
+        "--limit",
+        "100",
+        "--teacher",
+        "tiny_models:tiny_teacher",
+        "--image-size",
+        "16",
+    ]
     assert run(precompute_teacher.main, *small, *cache) == 0
     names: dict[str, object] = {}
     for cell in json.loads((ROOT / "docs" / "soft_targets.ipynb").read_text())["cells"]:

@@ -10,12 +10,12 @@ import torch
 from commands import refused, run
 
 import precompute_teacher
-from kdcache import sweep
-from kdcache.cache import open_cache
+from kdcache.cache.reader import open_cache
 from kdcache.config import TrainOptions
-from kdcache.materials import load_materials
-from kdcache.student_run import StudentRun
-from kdcache.targets import load_or_fit_probe
+from kdcache.distill.probe_file import load_or_fit_probe
+from kdcache.engine.student_run import StudentRun
+from kdcache.engine.training_data import load_training_data
+from kdcache.search import sweep
 
 sys.path.append(str(Path(__file__).parent.parent / "docs"))
 import evidence
@@ -23,7 +23,16 @@ import evidence
 
 class TinyBench(evidence.Bench):
     def prepare(self) -> None:
-        shapes = ["--dataset", "shapes", "--limit", 100, "--image-size", 16, "--teacher", "tiny_models:tiny_teacher"]
+        shapes = [
+            "--dataset",
+            "shapes",
+            "--limit",
+            100,
+            "--image-size",
+            16,
+            "--teacher",
+            "tiny_models:tiny_teacher",
+        ]
         if not self.cache.exists():
             views = ["--views", 2, "--augment", "flip", "--cache", self.cache]
             self.work.mkdir(parents=True)
@@ -43,41 +52,58 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("table", ["shapes-projections", "losses"])
 def test_a_table_is_what_its_students_reached(
-    table: str, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    table: str,
+    tiny: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = [table, "--work", tmp_path, "--seeds", 2]
     assert run(evidence.main, *arguments) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     rows = evidence.TABLES[table][1]
     assert len(printed) == len(rows) + 2
-    assert all(f"| {name} |" in line and line.endswith("| 2 |") for name, line in zip(rows, printed[2:], strict=True))
-    monkeypatch.setattr(StudentRun, "train", lambda self: pytest.fail("a finished student was trained again"))
+    assert all(
+        f"| {name} |" in line and line.endswith("| 2 |")
+        for name, line in zip(rows, printed[2:], strict=True)
+    )
+    monkeypatch.setattr(
+        StudentRun, "train", lambda self: pytest.fail("a finished student was trained again")
+    )
     assert run(evidence.main, *arguments) == 0
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == printed
+    assert [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("|")
+    ] == printed
 
 
 def test_means_and_spreads_by_hand() -> None:
     # 50 and 54 %: mean 52, standard deviation sqrt((2² + 2²) / 1) = 2.83; 60 and 60: 8 points more
     def runs(*accuracies: float) -> list[dict[str, Any]]:
-        return [{"validation_accuracy": accuracy, "test_accuracy": accuracy} for accuracy in accuracies]
+        return [
+            {"validation_accuracy": accuracy, "test_accuracy": accuracy} for accuracy in accuracies
+        ]
 
-    table = evidence.markdown({"labels only": runs(0.50, 0.54), "taught": runs(0.6, 0.6)}).splitlines()
+    table = evidence.markdown(
+        {"labels only": runs(0.50, 0.54), "taught": runs(0.6, 0.6)}
+    ).splitlines()
     assert table[2] == "| labels only | 52.00 ± 2.83 | 52.00 ± 2.83 | +0.00 | 2 |"
     assert table[3] == "| taught | 60.00 ± 0.00 | 60.00 ± 0.00 | +8.00 | 2 |"
 
 
-def test_the_probes_that_should_not_be_used_are_what_they_are_called(tiny: None, tmp_path: Path) -> None:
+def test_the_probes_that_should_not_be_used_are_what_they_are_called(
+    tiny: None, tmp_path: Path
+) -> None:
     bench = TinyBench("shapes", tmp_path, Path())
     bench.prepare()
-    materials = load_materials(TrainOptions(cache=bench.cache))
-    probe, cache = load_or_fit_probe(materials.cache), open_cache(bench.cache)
+    training_data = load_training_data(TrainOptions(cache=bench.cache))
+    probe, cache = load_or_fit_probe(training_data.cache), open_cache(bench.cache)
     logits = torch.from_numpy(np.asarray(cache.splits["train"].logits))
     for variant, expected in (
         ("uncalibrated", probe.project_training(logits) * probe.temperature),
         ("in-fold", probe.project(logits)),
         ("in-fold uncalibrated", probe.project(logits) * probe.temperature),
     ):
-        found = evidence.other_probe(materials, variant).targets("probe").train["student"]
+        found = evidence.other_probe(training_data, variant).targets("probe").train["student"]
         torch.testing.assert_close(found, expected)
 
 

@@ -33,7 +33,7 @@ PROJECTION = """
 
 def _first_classes(cache, logits, class_names):
     first = {split: rows[..., : len(class_names)].float() for split, rows in logits.items()}
-    return Targets("first", {"student": first["train"]}, {split: first[split][:, 0] for split in ("validation", "test")})
+    return TeacherTargets("first", {"student": first["train"]}, {split: first[split][:, 0] for split in ("validation", "test")})
 
 
 PROJECTED_BY["first"] = _first_classes
@@ -63,8 +63,14 @@ def test_a_loss_a_dataset_and_a_projection(tmp_path: Path) -> None:
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT / "tests")))}
     command = [sys.executable, "-c", COMMANDS]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["dataset"], summary["projection"], summary["loss"]) == ("stripes", "first", "l1")
+    assert (summary["dataset"], summary["projection"], summary["loss"]) == (
+        "stripes",
+        "first",
+        "l1",
+    )
     assert summary["test_accuracy"] == 1.0, "stripes are easy"

@@ -7,26 +7,39 @@ import pytest
 from torture import corruption, full_disk, headers, kills, power_loss, races, students, syscalls
 from torture.common import Row, replaced
 
-from kdcache import cache, writer
+from kdcache.cache import hdf5 as cache
+from kdcache.cache import writer
 
 SEED = 20
 _begin = writer.CacheWriter._begin
 
 
-def forgetting(self: writer.CacheWriter, manifest: Any, arrays: Any, block_rows: int, restart: bool) -> None:
+def forgetting(
+    self: writer.CacheWriter, manifest: Any, arrays: Any, block_rows: int, restart: bool
+) -> None:
     _begin(self, manifest, arrays, block_rows, restart=True)
 
 
 @pytest.mark.parametrize(
     ("script", "count"),
-    [(kills, 30), (syscalls, 60), (power_loss, 300), (corruption, 2000), (headers, 60), (races, 30), (students, 5)],
+    [
+        (kills, 30),
+        (syscalls, 60),
+        (power_loss, 300),
+        (corruption, 2000),
+        (headers, 60),
+        (races, 30),
+        (students, 5),
+    ],
     ids=lambda value: getattr(value, "__name__", "").removeprefix("torture."),
 )
 def test_nothing_wrong_is_ever_read_and_the_work_goes_on(script: Any, count: int) -> None:
     assert script.run(count, SEED).violations == []
 
 
-@pytest.mark.parametrize("in_earnest", [True, False], ids=["tmpfs, where one may be mounted", "feigned"])
+@pytest.mark.parametrize(
+    "in_earnest", [True, False], ids=["tmpfs, where one may be mounted", "feigned"]
+)
 def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
     row = full_disk.run(30, SEED, in_earnest)
     assert row.violations == [] and "refused before any block" in row.outcome
@@ -35,14 +48,47 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
 @pytest.mark.parametrize(
     ("run", "owner", "broken", "noticed"),
     [
-        (lambda: power_loss.run(200, SEED), writer, {"_sync_folder": lambda folder: None}, "are lost"),
-        (lambda: corruption.run(200, SEED), cache, {"check_seal": lambda *arguments: None}, "goes unnoticed"),
-        (lambda: headers.run(5, SEED), cache, {"check_seal": lambda *arguments: None}, "libhdf5 was given a damaged file"),
-        (lambda: kills.run(10, SEED), writer.CacheWriter, {"_begin": forgetting}, "had been finished"),
-        (lambda: syscalls.run(50, SEED), writer, {"write_seal": lambda fd, layout: None}, "exists and is refused"),
+        (
+            lambda: power_loss.run(200, SEED),
+            writer,
+            {"_sync_folder": lambda folder: None},
+            "are lost",
+        ),
+        (
+            lambda: corruption.run(200, SEED),
+            cache,
+            {"check_seal": lambda *arguments: None},
+            "goes unnoticed",
+        ),
+        (
+            lambda: headers.run(5, SEED),
+            cache,
+            {"check_seal": lambda *arguments: None},
+            "libhdf5 was given a damaged file",
+        ),
+        (
+            lambda: kills.run(10, SEED),
+            writer.CacheWriter,
+            {"_begin": forgetting},
+            "had been finished",
+        ),
+        (
+            lambda: syscalls.run(50, SEED),
+            writer,
+            {"write_seal": lambda fd, layout: None},
+            "exists and is refused",
+        ),
     ],
-    ids=["names not synchronised", "seal not checked", "seal not checked before libhdf5", "always anew", "not sealed"],
+    ids=[
+        "names not synchronised",
+        "seal not checked",
+        "seal not checked before libhdf5",
+        "always anew",
+        "not sealed",
+    ],
 )
-def test_what_is_broken_on_purpose_is_noticed(run: Callable[[], Row], owner: Any, broken: dict[str, Any], noticed: str) -> None:
+def test_what_is_broken_on_purpose_is_noticed(
+    run: Callable[[], Row], owner: Any, broken: dict[str, Any], noticed: str
+) -> None:
     with replaced(owner, **broken):
         assert noticed in " ".join(run().violations)

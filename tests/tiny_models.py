@@ -22,7 +22,11 @@ def tiny_teacher() -> nn.Module:
 def without_batch_norm() -> nn.Module:
     """What it learns from a batch does not depend on how the batch is divided."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10)
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(128, 10),
     )
 
 
@@ -31,7 +35,9 @@ def no_module() -> int:
 
 
 def fully_convolutional() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
 
 
 def headless() -> nn.Module:

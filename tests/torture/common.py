@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from kdcache.cache import Cache, open_cache
+from kdcache.cache.reader import Cache, open_cache
+from kdcache.cache.writer import CacheWriter
 from kdcache.config import SPLITS
-from kdcache.distributed import ALONE, Processes
-from kdcache.errors import InputError
-from kdcache.writer import CacheWriter
+from kdcache.errors import KdcacheError
+from kdcache.runtime.distributed import SINGLE_PROCESS, Processes
 
 HUNG = -1000  # stands where the exit code of a child that had to be ended would stand
 _write = os.write  # what children report must not be counted among the calls of the writer
@@ -44,7 +44,10 @@ class Job:
         counts = dict(zip(SPLITS, self.rows, strict=True))
         return {
             "dataset": {"name": "indexed", "class_names": ["even", "odd"]},
-            "splits": {split: {"rows": n, "views": self.views if split == "train" else 1} for split, n in counts.items()},
+            "splits": {
+                split: {"rows": n, "views": self.views if split == "train" else 1}
+                for split, n in counts.items()
+            },
             "teacher": {"name": self.kind, "classes": self.classes},
         }
 
@@ -53,7 +56,9 @@ class Job:
         arrays = {}
         for place, split in enumerate(SPLITS):
             rows, views = self.manifest["splits"][split].values()
-            arrays[f"{split}/views"] = (np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place).astype("<i2")
+            arrays[f"{split}/views"] = (
+                np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place
+            ).astype("<i2")
             arrays[f"{split}/labels"] = (np.arange(rows) + place) % 2
             arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype("<u4")
         return arrays
@@ -66,17 +71,30 @@ class Job:
             rows, views = self.manifest["splits"][split].values()
             index = np.arange(rows * views * self.classes).reshape(-1, self.classes)
             scale = {"sine": 100, "other": 50, "zeros": 0}[self.kind]
-            logits[split] = (scale * np.sin(index + 10_000 * place + 1) + 0.0).astype(np.float32)  # + 0.0: no zero is negative
+            logits[split] = (scale * np.sin(index + 10_000 * place + 1) + 0.0).astype(
+                np.float32
+            )  # + 0.0: no zero is negative
         return logits
 
-    def open(self, path: Path, processes: Processes = ALONE, restart: bool = False) -> CacheWriter:
-        return CacheWriter(path, self.manifest, self.arrays, block_rows=self.block_rows, restart=restart, processes=processes)
+    def open(
+        self, path: Path, processes: Processes = SINGLE_PROCESS, restart: bool = False
+    ) -> CacheWriter:
+        return CacheWriter(
+            path,
+            self.manifest,
+            self.arrays,
+            block_rows=self.block_rows,
+            restart=restart,
+            processes=processes,
+        )
 
     def write_block(self, writer: CacheWriter, block: int) -> None:
         rows = writer.rows(block)
         writer.write(block, self.logits[rows.split][rows.start : rows.stop])
 
-    def fill(self, path: Path, processes: Processes = ALONE, restart: bool = False) -> list[int]:
+    def fill(
+        self, path: Path, processes: Processes = SINGLE_PROCESS, restart: bool = False
+    ) -> list[int]:
         """Write what is missing and seal. Returns the blocks that were missing."""
         with self.open(path, processes, restart) as writer:
             for block in writer.missing:
@@ -93,7 +111,9 @@ class Job:
         if cache.manifest != self.manifest:
             return False
         return all(
-            np.array_equal(part.logits.reshape(-1, self.classes), self.logits[split].astype(np.float16))
+            np.array_equal(
+                part.logits.reshape(-1, self.classes), self.logits[split].astype(np.float16)
+            )
             and all(
                 np.array_equal(getattr(part, member), self.arrays[f"{split}/{member}"])
                 for member in ("views", "labels", "image_crc32")
@@ -112,7 +132,7 @@ class InTurn(Processes):
     def barrier(self) -> None:
         """Whoever comes here has been waited for."""
 
-    def from_first(self, function: Callable[[], Any]) -> Any:
+    def broadcast_object(self, function: Callable[[], Any]) -> Any:
         if self.first:
             self.said.append(function())
             return self.said[-1]
@@ -121,7 +141,11 @@ class InTurn(Processes):
 
 
 def fill_in_turn(
-    job: Job, path: Path, world: int, restart: bool = False, finished: Callable[[int], None] = lambda block: None
+    job: Job,
+    path: Path,
+    world: int,
+    restart: bool = False,
+    finished: Callable[[int], None] = lambda block: None,
 ) -> None:
     """Fill a cache as `world` processes do that take turns, block by block; tell which block is finished."""
     writers: list[CacheWriter] = []
@@ -144,8 +168,10 @@ def fill_in_turn(
 def wrong_name(path: Path, *jobs: Job) -> str | None:
     """What is wrong with the file of the final name: it may be absent, or it must be one of these caches, whole."""
     try:
-        return None if any(job.holds(path) for job in jobs) else f"{path.name} opens with wrong rows"
-    except InputError as error:
+        return (
+            None if any(job.holds(path) for job in jobs) else f"{path.name} opens with wrong rows"
+        )
+    except KdcacheError as error:
         return f"{path.name} exists and is refused: {error}" if path.exists() else None
 
 
@@ -192,7 +218,10 @@ class Child:
         raw, hung, deadline = b"", False, self.started + seconds
         while True:
             if not select.select([self.pipe], [], [], max(0, deadline - time.monotonic()))[0]:
-                hung, deadline = True, time.monotonic() + 60  # by then its death has closed the pipe
+                hung, deadline = (
+                    True,
+                    time.monotonic() + 60,
+                )  # by then its death has closed the pipe
                 self.kill()
             elif piece := os.read(self.pipe, 1 << 16):
                 raw += piece
@@ -206,7 +235,9 @@ class Child:
 def fork(function: Callable[[Callable[[Any], None]], int | None]) -> Child:
     """Run `function(report)` in a forked child; what it returns is the exit code, and a traceback is 70."""
     reading, writing = os.pipe()
-    with warnings.catch_warnings():  # a progress bar of another test may have left a thread; the child starts none
+    with (
+        warnings.catch_warnings()
+    ):  # a progress bar of another test may have left a thread; the child starts none
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
@@ -224,7 +255,9 @@ def fork(function: Callable[[Callable[[Any], None]], int | None]) -> Child:
 
 def _send(pipe: int, thing: Any) -> None:
     data = pickle.dumps(thing)
-    _write(pipe, len(data).to_bytes(4, "little") + data)  # short enough to be written whole or not at all
+    _write(
+        pipe, len(data).to_bytes(4, "little") + data
+    )  # short enough to be written whole or not at all
 
 
 def _objects(raw: bytes) -> list[Any]:
@@ -249,7 +282,18 @@ def replaced(owner: Any, **functions: Any) -> Iterator[None]:
             setattr(owner, name, function)
 
 
-WRITE_CALLS = ("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "posix_fallocate")
+WRITE_CALLS = (
+    "open",
+    "mkdir",
+    "pwrite",
+    "write",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "rename",
+    "unlink",
+    "posix_fallocate",
+)
 
 
 @contextmanager

@@ -11,12 +11,21 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from kdcache.cache import open_cache
-from kdcache.errors import InputError
+from kdcache.cache.reader import open_cache
+from kdcache.errors import KdcacheError
 from torture.common import Job, Row, main
 
 JOB = Job(rows=(80, 20, 20), classes=40, block_rows=32)  # 18 kB: every kind of page is in it
-KINDS = ("bits flipped", "truncated", "appended", "zeroed", "swapped", "repeated", "shifted", "0.0 to NaN")
+KINDS = (
+    "bits flipped",
+    "truncated",
+    "appended",
+    "zeroed",
+    "swapped",
+    "repeated",
+    "shifted",
+    "0.0 to NaN",
+)
 
 
 def damage(good: bytes, kind: str, generator: random.Random) -> bytes:
@@ -36,12 +45,17 @@ def damage(good: bytes, kind: str, generator: random.Random) -> bytes:
         case "zeroed":
             bad[one : one + run] = bytes(run)
         case "swapped":
-            bad[one : one + run], bad[other : other + run] = good[other : other + run], good[one : one + run]
+            bad[one : one + run], bad[other : other + run] = (
+                good[other : other + run],
+                good[one : one + run],
+            )
         case "repeated":
             bad[one : one + run] = good[other : other + run]
         case "shifted":
             place, step = generator.randrange(len(bad) - size), generator.randint(1, 16)
-            bad[place : place + size] = good[place + step : place + size] + good[place : place + step]
+            bad[place : place + size] = (
+                good[place + step : place + size] + good[place : place + step]
+            )
         case "0.0 to NaN":  # what fletcher32, HDF5's own checksum, does not see
             place = generator.randrange(len(bad) - 1)
             bad[place : place + 2] = b"\xff\xff"
@@ -66,7 +80,7 @@ def run(count: int, seed: int) -> Row:
             os.ftruncate(fd, len(bad))
             try:
                 open_cache(path)
-            except InputError as error:
+            except KdcacheError as error:
                 if str(path) in str(error):
                     refused[kind] += 1
                 else:
@@ -82,7 +96,9 @@ def run(count: int, seed: int) -> Row:
         if not JOB.holds(path):
             row.violations.append("the file that was not damaged is refused")
     kinds = ", ".join(f"{kind} {refused[kind]:,}" for kind in KINDS)
-    row.outcome = f"{refused.total():,} refused by name ({kinds}), {harmless} opened with every number right"
+    row.outcome = (
+        f"{refused.total():,} refused by name ({kinds}), {harmless} opened with every number right"
+    )
     return row
 
 

@@ -113,7 +113,9 @@ class Disk:
             case "pwrite", (fd, data, offset):
                 self._add(Write(self.opened[fd], offset, bytes(data[:result])))
             case "write", (fd, data):
-                self._add(Write(self.opened[fd], len(self.content[self.opened[fd]]), bytes(data[:result])))
+                self._add(
+                    Write(self.opened[fd], len(self.content[self.opened[fd]]), bytes(data[:result]))
+                )
             case "posix_fallocate", (fd, offset, size):
                 self._add(Size(self.opened[fd], offset + size, reserves=True))
             case "ftruncate", (fd, size):
@@ -174,7 +176,10 @@ def crash(log: list[Operation], cut: int, generator: random.Random) -> dict[str,
                     names[path] = inode
             case Write(inode) | Size(inode):
                 apply(operation, content.setdefault(inode, bytearray()))
-    return {path: None if names[path] == FOLDER else bytes(content.get(names[path], b"")) for path in names}
+    return {
+        path: None if names[path] == FOLDER else bytes(content.get(names[path], b""))
+        for path in names
+    }
 
 
 def materialise(state: dict[str, bytes | None], root: Path) -> None:

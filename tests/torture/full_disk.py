@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 
-from kdcache.errors import InputError
+from kdcache.errors import KdcacheError
 from torture.common import Job, Row, fork, hooked, main, replaced, wrong_name
 
 JOB = Job(rows=(300, 40, 30), classes=100, block_rows=40)  # 15 + 1 + 1 blocks of 8 kB
@@ -44,7 +44,9 @@ def tmpfs(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def attempt(path: Path, report: Callable[[Any], None], disturb: Callable[[int], None] = lambda block: None) -> int:
+def attempt(
+    path: Path, report: Callable[[Any], None], disturb: Callable[[int], None] = lambda block: None
+) -> int:
     """Fill the cache, reporting each block that is computed; `disturb` is called before it is written."""
     try:
         with JOB.open(path) as writer:
@@ -54,7 +56,7 @@ def attempt(path: Path, report: Callable[[Any], None], disturb: Callable[[int], 
                 JOB.write_block(writer, block)
             if not writer.complete:
                 writer.seal()
-    except InputError as error:
+    except KdcacheError as error:
         return REFUSED if "No space left on device" in str(error) else 1
     return 0
 
@@ -67,7 +69,9 @@ def take_all_but(room: int, folder: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, max(1, size))
 
 
-def run_out_of_room(path: Path, how: str, generator: random.Random, report: Callable[[Any], None]) -> int:
+def run_out_of_room(
+    path: Path, how: str, generator: random.Random, report: Callable[[Any], None]
+) -> int:
     """In a child: one run on a disk that is full, or becomes full."""
     room = generator.choice((0, 4096, 8192))
     at_block, at_call = generator.randrange(BLOCKS), generator.randrange(60)
@@ -97,7 +101,11 @@ def run_out_of_room(path: Path, how: str, generator: random.Random, report: Call
             take_all_but(generator.randrange(150_000), path.parent)
             return attempt(path, report)
         case "at a block":
-            return attempt(path, report, lambda block: take_all_but(room, path.parent) if block == at_block else None)
+            return attempt(
+                path,
+                report,
+                lambda block: take_all_but(room, path.parent) if block == at_block else None,
+            )
         case "in libhdf5":
             context = replaced(h5py, File=open_file)
         case "at a call":
@@ -111,20 +119,39 @@ def run_out_of_room(path: Path, how: str, generator: random.Random, report: Call
 def run(count: int, seed: int, in_earnest: bool = True) -> Row:
     row = Row("Disk full before or during a run", count)
     ends: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as name, tmpfs(Path(name) / "disk") if in_earnest else nullcontext() as mounted:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tmpfs(Path(name) / "disk") if in_earnest else nullcontext() as mounted,
+    ):
         undisturbed = Path(name) / "undisturbed.h5"
         JOB.fill(undisturbed)
         for number in range(count):
             folder = Path(name) / "disk" if mounted else Path(name) / f"{number}"
             folder.mkdir(exist_ok=True)
-            how = ("before", "at a block", "at a call", "in libhdf5")[number % 4] if mounted else "feigned"
+            how = (
+                ("before", "at a block", "at a call", "in libhdf5")[number % 4]
+                if mounted
+                else "feigned"
+            )
             path = folder / "t.h5"
             generator = random.Random(f"{seed}-{number}")
-            child = fork(lambda report, path=path, how=how, draw=generator: run_out_of_room(path, how, draw, report))
+            child = fork(
+                lambda report, path=path, how=how, draw=generator: run_out_of_room(
+                    path, how, draw, report
+                )
+            )
             code, computed = child.finish()
             (folder / "ballast").unlink(missing_ok=True)
-            fault = wrong_name(path, JOB) or (None if code in (0, REFUSED) else f"ended with {code}")
-            ends["finished" if code == 0 else "refused during the run" if computed else "refused before any block"] += 1
+            fault = wrong_name(path, JOB) or (
+                None if code in (0, REFUSED) else f"ended with {code}"
+            )
+            ends[
+                "finished"
+                if code == 0
+                else "refused during the run"
+                if computed
+                else "refused before any block"
+            ] += 1
             JOB.fill(path)
             if path.read_bytes() != undisturbed.read_bytes():
                 fault = fault or "resumed, it is not the undisturbed file"
@@ -132,7 +159,9 @@ def run(count: int, seed: int, in_earnest: bool = True) -> Row:
             for left in folder.iterdir():
                 left.unlink()
     row.outcome = ", ".join(f"{times} {end}" for end, times in sorted(ends.items()))
-    row.outcome += "; each went on to the undisturbed file; " + ("real ENOSPC on a tmpfs" if mounted else "feigned ENOSPC")
+    row.outcome += "; each went on to the undisturbed file; " + (
+        "real ENOSPC on a tmpfs" if mounted else "feigned ENOSPC"
+    )
     return row
 
 

@@ -26,16 +26,43 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
-from kdcache.cache import open_cache
-from kdcache.errors import InputError
-from kdcache.seal import USER_BLOCK, Extent, Layout, prepared_digest, read_layout, write_seal
+from kdcache.cache.reader import open_cache
+from kdcache.cache.seal import USER_BLOCK, Extent, Layout, prepared_digest, read_layout, write_seal
+from kdcache.errors import KdcacheError
 from torture.common import HUNG, Job, Row, fork, main, replaced
 
 JOB = Job()
 CPU_SECONDS, MEMORY = 5, 16 << 30
 MEMBERS = ("logits", "views", "labels", "image_crc32")
-EXTREMES = (0, 1, 7, 511, 512, 2**16 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1)
-TOKENS = (b"NaN", b"-1", b"0", b"1e999", b"true", b"null", b'"\\ud800"', b"[[[", b"{}", b"9" * 9, b"\xff", b"1.0")
+EXTREMES = (
+    0,
+    1,
+    7,
+    511,
+    512,
+    2**16 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 8,
+    2**64 - 1,
+)
+TOKENS = (
+    b"NaN",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"true",
+    b"null",
+    b'"\\ud800"',
+    b"[[[",
+    b"{}",
+    b"9" * 9,
+    b"\xff",
+    b"1.0",
+)
 
 
 def structure(path: Path) -> list[int]:
@@ -44,7 +71,11 @@ def structure(path: Path) -> list[int]:
     free[:USER_BLOCK] = False
     with h5py.File(path, "r") as file:
         for split in JOB.logits:
-            for dataset in (*(file[split][member] for member in MEMBERS), file["manifest"], file["block_crc32"]):
+            for dataset in (
+                *(file[split][member] for member in MEMBERS),
+                file["manifest"],
+                file["block_crc32"],
+            ):
                 free[dataset.id.get_offset() :][: dataset.id.get_storage_size()] = False
     return np.flatnonzero(free).tolist()
 
@@ -60,16 +91,23 @@ def alter(bad: bytearray, places: list[int], generator: random.Random) -> None:
                 bad[place] = generator.randrange(256)
             case 2:
                 width = generator.choice((2, 4, 8))
-                new = struct.pack("<Q", generator.choice((*EXTREMES, len(bad), generator.randrange(len(bad)))))[:width]
+                new = struct.pack(
+                    "<Q", generator.choice((*EXTREMES, len(bad), generator.randrange(len(bad))))
+                )[:width]
                 bad[place : place + width] = new if place + width <= len(bad) else bad[place:]
             case _:
                 source, width = generator.choice(places), generator.choice((1, 4, 8, 24))
                 bad[place : place + width] = bad[source : source + len(bad[place : place + width])]
 
 
-def forge(good: bytes, path: Path, layout: Layout, places: list[int], generator: random.Random) -> str:
+def forge(
+    good: bytes, path: Path, layout: Layout, places: list[int], generator: random.Random
+) -> str:
     """Write a forged file whose every checksum is right. Returns what was forged."""
-    bad, kind = bytearray(good), generator.choices(("structure", "manifest", "layout"), (8, 1, 1))[0]
+    bad, kind = (
+        bytearray(good),
+        generator.choices(("structure", "manifest", "layout"), (8, 1, 1))[0],
+    )
     if kind == "structure":
         alter(bad, places, generator)
     elif kind == "manifest":
@@ -80,7 +118,12 @@ def forge(good: bytes, path: Path, layout: Layout, places: list[int], generator:
         bad[start : start + len(value[0])] = token.ljust(len(value[0]))
     else:
         number = generator.choice(
-            (*EXTREMES[:-2], layout.block_bytes * 2, layout.block_bytes + 1, generator.randrange(len(good)))
+            (
+                *EXTREMES[:-2],
+                layout.block_bytes * 2,
+                layout.block_bytes + 1,
+                generator.randrange(len(good)),
+            )
         )
         layout = generator.choice(
             (
@@ -109,16 +152,25 @@ def look_at(path: Path, original: bytes, report: Callable[[Any], None]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
         cache = open_cache(path)
-    except InputError as error:
-        report("refused by name" if str(path) in str(error) else f"refused without its name: {error}")
+    except KdcacheError as error:
+        report(
+            "refused by name" if str(path) in str(error) else f"refused without its name: {error}"
+        )
     except Exception as error:
         report(f"raised {error!r}"[:200])
     else:
-        arrays = {(split, member): getattr(part, member) for split, part in cache.splits.items() for member in MEMBERS}
+        arrays = {
+            (split, member): getattr(part, member)
+            for split, part in cache.splits.items()
+            for member in MEMBERS
+        }
         if path.read_bytes()[USER_BLOCK:] == original[USER_BLOCK:] or JOB.holds(path):
             return report("opened unchanged")
         with h5py.File(path, "r") as file:
-            says = all(np.array_equal(array, file[f"{split}/{member}"][...]) for (split, member), array in arrays.items())
+            says = all(
+                np.array_equal(array, file[f"{split}/{member}"][...])
+                for (split, member), array in arrays.items()
+            )
         report("opened with the numbers it holds" if says else "opened with wrong numbers")
 
 
@@ -126,7 +178,9 @@ def forbidden(*arguments: Any, **named: Any) -> NoReturn:
     raise AssertionError("libhdf5 was given a damaged file")
 
 
-def damage(count: int, path: Path, good: bytes, places: list[int], generator: random.Random) -> Iterator[str]:
+def damage(
+    count: int, path: Path, good: bytes, places: list[int], generator: random.Random
+) -> Iterator[str]:
     """Give `open_cache` damaged files, and nothing to call HDF5 with. Yields what should not have been."""
     with replaced(h5py, File=forbidden):
         for number in range(count):
@@ -137,14 +191,14 @@ def damage(count: int, path: Path, good: bytes, places: list[int], generator: ra
             try:
                 open_cache(path)
                 yield f"damage {number} goes unnoticed"
-            except (InputError, AssertionError) as error:
-                if not isinstance(error, InputError) or str(path) not in str(error):
+            except (KdcacheError, AssertionError) as error:
+                if not isinstance(error, KdcacheError) or str(path) not in str(error):
                     yield f"damage {number}: {error}"
 
 
 def by_command(forged: list[tuple[str, bytes]], path: Path) -> Iterator[str]:
     """Give forged files to `verify --untrusted`. Yields where it says something else than the forked child."""
-    from kdcache.inspection import verify_in_child  # imports torch, which takes seconds
+    from kdcache.cache.verify import verify_in_child
 
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the package need not be installed
     for end, content in forged:
@@ -155,7 +209,9 @@ def by_command(forged: list[tuple[str, bytes]], path: Path) -> Iterator[str]:
 
 
 def run(count: int, seed: int) -> Row:
-    row = Row("HDF5 structure damaged, or forged with every checksum and the seal made anew", 11 * count)
+    row = Row(
+        "HDF5 structure damaged, or forged with every checksum and the seal made anew", 11 * count
+    )
     generator = random.Random(seed)
     ends: Counter[str] = Counter()
     kept: dict[str, list[tuple[str, bytes]]] = {"died": [], "hung": [], "refused": [], "opened": []}
@@ -170,18 +226,34 @@ def run(count: int, seed: int) -> Row:
             kind = forge(good, path, layout, places, generator)
             code, said = fork(lambda report: look_at(path, good, report)).finish(2 * CPU_SECONDS)
             hung = code in (HUNG, -signal.SIGXCPU, -signal.SIGKILL)
-            end = said[0] if code == 0 else "hung" if hung else f"died of signal {-code}" if code < 0 else f"exit code {code}"
+            end = (
+                said[0]
+                if code == 0
+                else "hung"
+                if hung
+                else f"died of signal {-code}"
+                if code < 0
+                else f"exit code {code}"
+            )
             ends[end] += 1
             if end.split(" ")[0] in kept:
                 kept[end.split(" ")[0]].append((end, path.read_bytes()))
-            if not end.startswith(("refused by name", "opened unchanged", "opened with the", "hung", "died")):
+            if not end.startswith(
+                ("refused by name", "opened unchanged", "opened with the", "hung", "died")
+            ):
                 row.violations.append(f"forgery {number} ({kind}): {end}")
         some = kept["died"][:5] + kept["hung"][:1] + kept["opened"][:5] + kept["refused"]
         verified = some[: count // 100]
         row.violations += by_command(verified, path) if verified else []
-    row.outcome = f"{10 * count:,} damaged files refused by name before libhdf5; {count:,} forged ones: "
+    row.outcome = (
+        f"{10 * count:,} damaged files refused by name before libhdf5; {count:,} forged ones: "
+    )
     row.outcome += ", ".join(f"{times:,} {end}" for end, times in ends.most_common())
-    row.outcome += f"; {len(verified)} of these also by `verify --untrusted`, which says the same" if verified else ""
+    row.outcome += (
+        f"; {len(verified)} of these also by `verify --untrusted`, which says the same"
+        if verified
+        else ""
+    )
     return row
 
 

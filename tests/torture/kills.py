@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kdcache.distributed import Processes, Result
-from kdcache.errors import InputError
+from kdcache.errors import KdcacheError
+from kdcache.runtime.distributed import Processes, Result
 from torture.common import Child, Job, Row, fork, main, wrong_name
 
 JOB = Job(rows=(60, 10, 7), classes=64, block_rows=4)  # 30 + 3 + 2 blocks
@@ -33,12 +33,12 @@ class Siblings(Processes):
     def barrier(self) -> None:
         self._together(None)
 
-    def from_first(self, function: Callable[[], Result]) -> Result:
-        outcome: tuple[Any, InputError | None] = (None, None)
+    def broadcast_object(self, function: Callable[[], Result]) -> Result:
+        outcome: tuple[Any, KdcacheError | None] = (None, None)
         if self.first:
             try:
                 outcome = function(), None
-            except InputError as error:
+            except KdcacheError as error:
                 outcome = None, error
         result, refused = self._together(outcome)
         if refused is not None:
@@ -57,7 +57,9 @@ class Siblings(Processes):
                 link.send(message)
             return message
         except (EOFError, OSError) as error:
-            raise InputError("every process to reach the end", "one that ended early", "start again") from error
+            raise KdcacheError(
+                "every process to reach the end", "one that ended early", "start again"
+            ) from error
 
 
 def start(path: Path, world: int, pause: float) -> list[Child]:
@@ -79,7 +81,7 @@ def start(path: Path, world: int, pause: float) -> list[Child]:
                     report(("finished", block))
                 if not writer.complete:
                     writer.seal()
-        except InputError as error:
+        except KdcacheError as error:
             report(("refused", str(error)))
             return REFUSED
         return 0
@@ -116,7 +118,9 @@ def attempt(path: Path, world: int, killing: bool, generator: random.Random) -> 
     killed = -signal.SIGKILL in codes
     expected = {0, -signal.SIGKILL, REFUSED} if killed else {0}
     return Attempt(
-        missing={block for blocks in missing for block in blocks} if len(missing) == world else None,
+        missing={block for blocks in missing for block in blocks}
+        if len(missing) == world
+        else None,
         begun={block for kind, block in said if kind == "begun"},
         finished={block for kind, block in said if kind == "finished"},
         killed=killed,
@@ -142,9 +146,15 @@ def run(count: int, seed: int) -> Row:
                 if now.missing is not None:  # what the attempts since the last that knew cost
                     again += len(now.missing & begun)
                     if len(now.missing & begun) > allowed or now.missing & finished:
-                        faults.append(f"blocks {now.missing & begun} again, {now.missing & finished} had been finished")
+                        faults.append(
+                            f"blocks {now.missing & begun} again, {now.missing & finished} had been finished"
+                        )
                     begun, allowed = set(), 0
-                begun, finished, allowed = begun | now.begun, finished | now.finished, allowed + world
+                begun, finished, allowed = (
+                    begun | now.begun,
+                    finished | now.finished,
+                    allowed + world,
+                )
                 kills, complete = kills + now.killed, now.complete
                 faults += [fault for fault in (now.fault, wrong_name(path, JOB)) if fault]
             if not complete or path.read_bytes() != undisturbed.read_bytes():

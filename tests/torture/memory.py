@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.writer import CacheWriter
+from kdcache.cache.writer import CacheWriter
 from torture.common import Job, Row, main
 
 CLASSES, BLOCK_ROWS = 1000, 1024
@@ -22,7 +22,9 @@ ALLOWED_GROWTH = 8 << 20  # four blocks
 
 def peak() -> int:
     """Bytes; the kernel counts kilobytes, that of macOS bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def fill(path: Path, rows: int) -> None:
@@ -42,9 +44,18 @@ def run(count: int, seed: int) -> Row:
     grown, total = [], []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (1000 * count, 10_000 * count):
-            command = [sys.executable, "-m", "torture.memory", "--fill", f"{folder}/{rows}.h5", str(rows)]
+            command = [
+                sys.executable,
+                "-m",
+                "torture.memory",
+                "--fill",
+                f"{folder}/{rows}.h5",
+                str(rows),
+            ]
             environment_folder = Path(__file__).parents[1]
-            said = subprocess.run(command, cwd=environment_folder, capture_output=True, text=True, check=True).stdout.split()
+            said = subprocess.run(
+                command, cwd=environment_folder, capture_output=True, text=True, check=True
+            ).stdout.split()
             grown.append(int(said[1]) - int(said[0]))
             total.append(int(said[1]))
             Path(f"{folder}/{rows}.h5").unlink()

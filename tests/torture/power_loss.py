@@ -19,12 +19,18 @@ from collections.abc import Iterator
 from itertools import count as count_from_0
 from pathlib import Path
 
-from kdcache.errors import InputError
+from kdcache.errors import KdcacheError
 from torture.common import Job, Row, fill_in_turn, hooked, main, replaced, wrong_name
 from torture.disk import Disk, Finished, crash, materialise
 
 JOB, OTHER = Job(), Job("zeros")  # an untrained ViT gives zeros, the very bytes of reserved space
-SCENES = ("1 process", "2 processes", "4 processes", "replacing a finished cache", "replacing an unfinished cache")
+SCENES = (
+    "1 process",
+    "2 processes",
+    "4 processes",
+    "replacing a finished cache",
+    "replacing an unfinished cache",
+)
 
 
 def record(scene: str, root: Path, generator: random.Random) -> Disk:
@@ -59,11 +65,13 @@ def check(scene: str, root: Path, safe: set[int | None], expected: bytes) -> str
         missing = JOB.fill(path)
         if safe & set(missing):
             fault = fault or f"finished blocks {safe & set(missing)} are lost"
-    except InputError as error:
+    except KdcacheError as error:
         if "replacing" not in scene:
             return fault or f"it does not go on: {error}"
         JOB.fill(path, restart=True)
-    return fault or (None if path.read_bytes() == expected else "resumed, it is not the undisturbed file")
+    return fault or (
+        None if path.read_bytes() == expected else "resumed, it is not the undisturbed file"
+    )
 
 
 def records(folder: Path, generator: random.Random) -> Iterator[tuple[str, Disk]]:
@@ -74,7 +82,9 @@ def records(folder: Path, generator: random.Random) -> Iterator[tuple[str, Disk]
         root.mkdir()
         going_on = disk is not None and number % 2 and "replacing" not in scene
         if going_on:
-            materialise(crash(disk.log, generator.randint(disk.first, len(disk.log)), generator), root)
+            materialise(
+                crash(disk.log, generator.randint(disk.first, len(disk.log)), generator), root
+            )
         disk = record(scene, root, generator)
         yield f"{scene}, going on" if going_on else scene, disk
         shutil.rmtree(root)
@@ -85,7 +95,10 @@ def run(count: int, seed: int) -> Row:
     generator = random.Random(seed)
     recorded = promised = 0
     # the disk is simulated, so the real one may rest
-    with tempfile.TemporaryDirectory() as name, replaced(os, fsync=lambda fd: None, fdatasync=lambda fd: None):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        replaced(os, fsync=lambda fd: None, fdatasync=lambda fd: None),
+    ):
         folder = Path(name)
         JOB.fill(folder / "undisturbed.h5")
         expected = (folder / "undisturbed.h5").read_bytes()
@@ -95,7 +108,9 @@ def run(count: int, seed: int) -> Row:
                 (scene, disk), recorded = next(recording), recorded + 1
             cut, root = generator.randint(disk.first, len(disk.log)), folder / "crash"
             materialise(crash(disk.log, cut, generator), root)
-            safe = {operation.block for operation in disk.log[:cut] if isinstance(operation, Finished)}
+            safe = {
+                operation.block for operation in disk.log[:cut] if isinstance(operation, Finished)
+            }
             promised += len(safe - {None})
             if fault := check(scene, root, safe, expected):
                 row.violations.append(f"{scene}, operation {cut} of {len(disk.log)}: {fault}")

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdcache.cache import open_cache
-from kdcache.errors import InputError
+from kdcache.cache.reader import open_cache
+from kdcache.errors import KdcacheError
 from torture.common import Job, Row, fork, main
 
 JOB, OTHER = Job(), Job("other")
@@ -34,7 +34,7 @@ def write(path: Path, restart: bool, report: Callable[[Any], None]) -> int:
                 report((block, time.monotonic()))
             if not writer.complete:
                 writer.seal()
-    except InputError as error:
+    except KdcacheError as error:
         return REFUSED if "one that is still going on" in str(error) else 1
     return 0
 
@@ -42,12 +42,16 @@ def write(path: Path, restart: bool, report: Callable[[Any], None]) -> int:
 def start_together(path: Path, generator: random.Random) -> tuple[str | None, int]:
     """What went wrong when several runs started at once, and how many were refused."""
     restarting = [generator.random() < 0.3 for _ in range(generator.choice((2, 3)))]
-    children = [fork(lambda report, restart=restart: write(path, restart, report)) for restart in restarting]
+    children = [
+        fork(lambda report, restart=restart: write(path, restart, report)) for restart in restarting
+    ]
     if generator.random() < 0.5:
         time.sleep(0.02 * generator.random())
         generator.choice(children).kill()
     codes, said = zip(*(child.finish() for child in children), strict=True)
-    at_work = sorted((min(times)[1], max(times, key=lambda pair: pair[1])[1]) for times in said if times)
+    at_work = sorted(
+        (min(times)[1], max(times, key=lambda pair: pair[1])[1]) for times in said if times
+    )
     if any(before[1] > after[0] for before, after in itertools.pairwise(at_work)):
         return "two runs computed at once", 0
     if not set(codes) <= {0, REFUSED, -signal.SIGKILL}:
@@ -82,7 +86,7 @@ def run(count: int, seed: int) -> Row:
                 cache = open_cache(path)
                 if not JOB.equals(cache) and not OTHER.equals(cache):
                     row.violations.append(f"opening {number}: wrong rows")
-            except InputError as error:
+            except KdcacheError as error:
                 told += 1
                 if "replaced" not in str(error):
                     row.violations.append(f"opening {number}: {error}")

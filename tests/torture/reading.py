@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcache.cache import open_cache
-from kdcache.writer import CacheWriter
+from kdcache.cache.reader import open_cache
+from kdcache.cache.writer import CacheWriter
 from torture.common import Job, Row, main
 
 ROWS, CLASSES, BLOCK_ROWS = 50_000, 1000, 1024
@@ -46,19 +46,29 @@ def spread(values: np.ndarray, unit: str, digits: int = 0) -> str:
     return f"{middle:,.{digits}f} {unit} (quartiles {low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def gather_rates(sources: dict[str, np.ndarray], batches: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def gather_rates(
+    sources: dict[str, np.ndarray], batches: np.ndarray, count: int
+) -> dict[str, np.ndarray]:
     """Rows a second of each of `count` passes over each source, in turn, so that what disturbs one disturbs all."""
 
     def one_pass(source: np.ndarray) -> None:
         for batch in batches:
             source[batch]
 
-    times = [[seconds(1, lambda source=source: one_pass(source))[0] for source in sources.values()] for _ in range(count)]
-    return {name: batches.size / column for name, column in zip(sources, np.array(times).T, strict=True)}
+    times = [
+        [seconds(1, lambda source=source: one_pass(source))[0] for source in sources.values()]
+        for _ in range(count)
+    ]
+    return {
+        name: batches.size / column for name, column in zip(sources, np.array(times).T, strict=True)
+    }
 
 
 def run(count: int, seed: int) -> Row:
-    row = Row("Reading 100 MB, warm, one core (targets: quick 10 ms, checked 2 GB/s, 1,000,000 rows/s, 90 % of RAM)", count)
+    row = Row(
+        "Reading 100 MB, warm, one core (targets: quick 10 ms, checked 2 GB/s, 1,000,000 rows/s, 90 % of RAM)",
+        count,
+    )
     generator = np.random.default_rng(seed)
     said = []
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +79,9 @@ def run(count: int, seed: int) -> Row:
         loaded = seconds(count, lambda: open_cache(path, check_logits=False, in_memory=True))
         mapped = seconds(count, lambda: open_cache(path, in_memory=False))
         checked = seconds(count, lambda: open_cache(path, in_memory=True))
-        said.append(f"quick open, mapped {spread(1e3 * quick, 'ms', 1)}, loaded {spread(1e3 * loaded, 'ms', 1)}")
+        said.append(
+            f"quick open, mapped {spread(1e3 * quick, 'ms', 1)}, loaded {spread(1e3 * loaded, 'ms', 1)}"
+        )
         said.append(
             f"every checksum, mapped {spread(size / mapped / 1e9, 'GB/s', 2)}, loaded {spread(size / checked / 1e9, 'GB/s', 2)}"
         )
@@ -78,10 +90,14 @@ def run(count: int, seed: int) -> Row:
         plain = np.array(in_memory)
         for width in (256, 1024):
             batches = generator.integers(0, ROWS, (BATCHES_OF_A_PASS, width))
-            rates = gather_rates({"plain": plain, "loaded": in_memory, "mapped": on_disk}, batches, count)
+            rates = gather_rates(
+                {"plain": plain, "loaded": in_memory, "mapped": on_disk}, batches, count
+            )
             for name in ("loaded", "mapped"):
                 share = np.median(rates[name] / rates["plain"])
-                said.append(f"batches of {width:,}, {name} {spread(rates[name], 'rows/s')}, {share:.0%} of a plain gather")
+                said.append(
+                    f"batches of {width:,}, {name} {spread(rates[name], 'rows/s')}, {share:.0%} of a plain gather"
+                )
     row.outcome = "; ".join(said)
     return row
 

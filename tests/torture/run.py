@@ -37,18 +37,32 @@ def run(name: str, count: int | None, seed: int) -> tuple[str, bool]:
     arguments = ["--seed", str(seed)] + ([] if count is None else ["--count", str(count)])
     command = [sys.executable, "-m", f"torture.{name}", *arguments]
     done = subprocess.run(command, cwd=TESTS, stdout=subprocess.PIPE, text=True)
-    row = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else f"| {name} | | **ended with {done.returncode}** |"
+    row = (
+        done.stdout.strip().splitlines()[-1]
+        if done.stdout.strip()
+        else f"| {name} | | **ended with {done.returncode}** |"
+    )
     return row, done.returncode == 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="the counts of docs/torture.md, which is written anew")
+    parser.add_argument(
+        "--full", action="store_true", help="the counts of docs/torture.md, which is written anew"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only some of {', '.join(FULL)}")
     arguments = parser.parse_args()
-    counts = {name: count for name, count in (FULL if arguments.full else QUICK).items() if name in (arguments.names or FULL)}
-    rows, right, started = ["| what | how many | outcome |", "|---|--:|---|"], True, time.monotonic()
+    counts = {
+        name: count
+        for name, count in (FULL if arguments.full else QUICK).items()
+        if name in (arguments.names or FULL)
+    }
+    rows, right, started = (
+        ["| what | how many | outcome |", "|---|--:|---|"],
+        True,
+        time.monotonic(),
+    )
     print("\n".join(rows), flush=True)
     for name, count in counts.items():
         row, fine = run(name, count, arguments.seed)

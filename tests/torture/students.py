@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from kdcache.config import PrecomputeOptions, TrainOptions
-from kdcache.images import load_images
-from kdcache.materials import Materials, load_materials
-from kdcache.models import build_model
-from kdcache.precompute import precompute
-from kdcache.student_run import StudentRun, resumed_options
-from kdcache.teacher import prepare_teacher
+from kdcache.data.datasets import load_images
+from kdcache.engine.precompute import precompute
+from kdcache.engine.student_run import StudentRun, resumed_options
+from kdcache.engine.teacher import prepare_teacher
+from kdcache.engine.training_data import TrainingData, load_training_data
+from kdcache.models.build import build_model
 from torture.common import Child, Row, fork, main
 
 CPU = torch.device("cpu")
@@ -28,29 +28,49 @@ CPU = torch.device("cpu")
 
 def with_dropout() -> nn.Module:
     """A student whose generator has to be resumed too."""
-    features = (nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    features = (
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+    )
     return nn.Sequential(*features, nn.Dropout(0.3), nn.Linear(128, 10))
 
 
-def prepare(folder: Path) -> tuple[TrainOptions, Materials]:
+def prepare(folder: Path) -> tuple[TrainOptions, TrainingData]:
     """A small cache, and the options of its students."""
     name = f"{__name__}:with_dropout"
-    options = PrecomputeOptions(dataset="shapes", limit=100, cache=folder / "t.h5", teacher=name, views=3, augment="crop-flip")
+    options = PrecomputeOptions(
+        dataset="shapes",
+        limit=100,
+        cache=folder / "t.h5",
+        teacher=name,
+        views=3,
+        augment="crop-flip",
+    )
     teacher = prepare_teacher(build_model(name, None, seed=0, image_size=16), CPU, "fp32")
     precompute(teacher, load_images("shapes", Path(), limit=100), options, lambda *_: None)
-    student = TrainOptions(cache=options.cache, student=name, epochs=4, batch_size=16, projection="probe", device="cpu")
-    materials = load_materials(student)
-    materials.targets("probe")  # fitted before the clock runs
-    return student, materials
+    student = TrainOptions(
+        cache=options.cache, student=name, epochs=4, batch_size=16, projection="probe", device="cpu"
+    )
+    training_data = load_training_data(student)
+    training_data.targets("probe")  # fitted before the clock runs
+    return student, training_data
 
 
-def train(options: TrainOptions, materials: Materials) -> Child:
+def train(options: TrainOptions, training_data: TrainingData) -> Child:
     """Begin a run, or go on with what its folder holds, in a child."""
 
     def work(report: Any) -> None:
         torch.set_num_threads(1)
         begun = (options.out / "config.json").exists()
-        run = StudentRun(resumed_options(options.out) if begun else options, materials, lambda _: None, lambda *_: None)
+        run = StudentRun(
+            resumed_options(options.out) if begun else options,
+            training_data,
+            lambda _: None,
+            lambda *_: None,
+        )
         run.train()
         run.finish()
 
@@ -60,7 +80,10 @@ def train(options: TrainOptions, materials: Materials) -> Child:
 def result(folder: Path) -> dict[str, Any]:
     """Everything that a finished run left, but for times and its own name."""
     history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timeless = [{key: entry[key] for key in entry.keys() - {"seconds", "images_per_second"}} for entry in history]
+    timeless = [
+        {key: entry[key] for key in entry.keys() - {"seconds", "images_per_second"}}
+        for entry in history
+    ]
     summary = json.loads((folder / "summary.json").read_text())
     weights = torch.load(folder / "student.pt", weights_only=True)
     best = torch.load(folder / "best.pt", weights_only=True)
@@ -78,10 +101,10 @@ def run(count: int, seed: int) -> Row:
     row = Row("students killed by SIGKILL at random moments and resumed", count)
     kills = students = 0
     with tempfile.TemporaryDirectory() as folder:
-        options, materials = prepare(Path(folder))
+        options, training_data = prepare(Path(folder))
         undisturbed = options.replace(out=Path(folder) / "undisturbed")
         started = time.monotonic()
-        code, _ = train(undisturbed, materials).finish()
+        code, _ = train(undisturbed, training_data).finish()
         duration = time.monotonic() - started
         if code != 0:
             row.violations.append(f"the undisturbed run ended with {code}")
@@ -90,7 +113,7 @@ def run(count: int, seed: int) -> Row:
         while kills < count:
             one, finished = options.replace(out=Path(folder) / f"{students}"), False
             while not finished:
-                child = train(one, materials)
+                child = train(one, training_data)
                 if kills < count:
                     time.sleep(generator.random() * 0.9 * duration)
                     child.kill()
@@ -100,7 +123,11 @@ def run(count: int, seed: int) -> Row:
                     row.violations.append(f"student {students} ended with {code}")
                     return row
             found = result(one.out)
-            row.violations += [f"student {students}: another {key}" for key in expected if found[key] != expected[key]]
+            row.violations += [
+                f"student {students}: another {key}"
+                for key in expected
+                if found[key] != expected[key]
+            ]
             students += 1
     row.count = kills
     row.outcome = f"{students} students, each with the undisturbed one's weights, history and test accuracy, bit for bit"

@@ -20,12 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache import cache as cache_file
-from kdcache.errors import InputError
+from kdcache.cache import hdf5 as cache_file
+from kdcache.errors import KdcacheError
 from torture.common import Job, Row, fill_in_turn, fork, hooked, main, replaced, wrong_name
 
 JOB, OTHER = Job(), Job("zeros")
-KERNEL_CALLS = ("openat", "pwrite64", "write", "ftruncate", "fallocate", "fsync", "fdatasync", "rename", "unlink", "close")
+KERNEL_CALLS = (
+    "openat",
+    "pwrite64",
+    "write",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "unlink",
+    "close",
+)
 
 
 @dataclass(frozen=True)
@@ -114,11 +125,15 @@ def cases(folder: Path) -> Iterator[tuple[str, Scene, Callable[[Path], None]]]:
     """(name, scene, the run that dies) of every case that Python's own calls give."""
     for number, scene in enumerate(SCENES):
         for place, name in enumerate(calls_of(scene, folder / f"calls-{number}" / "t.h5")):
-            for when in ("before", "amid", "after") if name in ("write", "pwrite") else ("before", "after"):
+            for when in (
+                ("before", "amid", "after") if name in ("write", "pwrite") else ("before", "after")
+            ):
                 yield (
                     f"{scene.name}, {when} call {place} ({name})",
                     scene,
-                    lambda path, scene=scene, place=place, when=when: killed_by_hook(scene, path, place, when),
+                    lambda path, scene=scene, place=place, when=when: killed_by_hook(
+                        scene, path, place, when
+                    ),
                 )
         for share in range(0, 17) if scene.name != "resuming" else ():
             yield (
@@ -134,11 +149,11 @@ def check(scene: Scene, path: Path, expected: bytes) -> str | None:
     try:
         try:
             (JOB.fill if scene.run is replace else scene.run)(path)
-        except InputError:
+        except KdcacheError:
             if scene.run is not replace:
                 raise
             replace(path)  # what was there was another cache
-    except InputError as error:
+    except KdcacheError as error:
         return fault or f"it does not go on: {error}"
     if path.read_bytes() != expected:
         fault = fault or "resumed, it is not the undisturbed file"
@@ -165,7 +180,17 @@ def at_kernel_calls(folder: Path, expected: bytes) -> Iterator[str | None]:
             child = fork(lambda report, path=path: stop_and_run(scene, path))
             os.waitpid(child.pid, os.WUNTRACED)
             inject = f"inject={call}:signal=KILL:when={number}"
-            command = ["strace", "-p", str(child.pid), "-e", f"trace={call}", "-e", inject, "-o", os.devnull]
+            command = [
+                "strace",
+                "-p",
+                str(child.pid),
+                "-e",
+                f"trace={call}",
+                "-e",
+                inject,
+                "-o",
+                os.devnull,
+            ]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
                 assert tracer.stderr is not None
                 if "attached" not in tracer.stderr.readline():
@@ -191,7 +216,9 @@ def run(count: int, seed: int) -> Row:
             path = folder / f"{number}" / "t.h5"
             scene.prepare(path)
             code, _ = fork(lambda report, deadly=deadly, path=path: deadly(path)).finish()
-            fault = check(scene, path, expected) if code == -signal.SIGKILL else f"ended with {code}"
+            fault = (
+                check(scene, path, expected) if code == -signal.SIGKILL else f"ended with {code}"
+            )
             row.violations += [f"{what}: {fault}"] if fault else []
             shutil.rmtree(path.parent)
         row.count = len(chosen)
@@ -201,7 +228,9 @@ def run(count: int, seed: int) -> Row:
             faults = list(at_kernel_calls(folder, expected))
             row.violations += [f"kernel call: {fault}" for fault in faults if fault]
             row.count += len(faults)
-            row.outcome += f"; {len(faults)} more at the kernel calls of a fresh run, libhdf5's included"
+            row.outcome += (
+                f"; {len(faults)} more at the kernel calls of a fresh run, libhdf5's included"
+            )
     return row
 
 

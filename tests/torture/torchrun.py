@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kdcache.distributed import join, leave
+from kdcache.runtime import distributed
 from torture.common import HUNG, Job, Row, main, wrong_name
 
 JOB = Job(rows=(60, 10, 7), classes=64, block_rows=4)  # 30 + 3 + 2 blocks
@@ -24,7 +24,7 @@ SECONDS_OF_A_BLOCK = 0.05
 
 def fill(path: Path) -> None:
     """In each process that torchrun starts: fill its share, slowly, and leave its number beside the cache."""
-    processes = join()
+    processes = distributed.init()
     with JOB.open(path, processes) as writer:
         (path.parent / f"started-{processes.rank}").write_text(str(os.getpid()))
         for block in writer.missing:
@@ -32,7 +32,7 @@ def fill(path: Path) -> None:
             JOB.write_block(writer, block)
         if not writer.complete:
             writer.seal()
-    leave()
+    distributed.destroy()
 
 
 def attempt(path: Path, kill: bool, generator: random.Random) -> tuple[int, bool]:
@@ -43,9 +43,17 @@ def attempt(path: Path, kill: bool, generator: random.Random) -> tuple[int, bool
     for note in started:
         note.unlink(missing_ok=True)
     run = subprocess.Popen(
-        command, cwd=Path(__file__).parents[1], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    while kill and run.poll() is None and not all(note.exists() and note.read_text() for note in started):
+    while (
+        kill
+        and run.poll() is None
+        and not all(note.exists() and note.read_text() for note in started)
+    ):
         time.sleep(0.01)
     killed = False
     if kill and run.poll() is None:
@@ -76,9 +84,16 @@ def run(count: int, seed: int) -> Row:
                 code, killed = attempt(path, kills < count and attempts < 4, generator)
                 kills, attempts = kills + killed, attempts + 1
                 fault = wrong_name(path, JOB)
-                fault = fault or (None if code == 0 or (killed and code != HUNG) else f"torchrun ended with {code}")
+                fault = fault or (
+                    None
+                    if code == 0 or (killed and code != HUNG)
+                    else f"torchrun ended with {code}"
+                )
                 row.violations += [f"cache {caches}: {fault}"] if fault else []
-            if not path.exists() or path.read_bytes() != (Path(name) / "undisturbed.h5").read_bytes():
+            if (
+                not path.exists()
+                or path.read_bytes() != (Path(name) / "undisturbed.h5").read_bytes()
+            ):
                 row.violations.append(f"cache {caches}: not the undisturbed file")
             caches += 1
     row.count, row.outcome = kills, f"{caches} caches, each identical to the undisturbed file"

@@ -1,0 +1,26 @@
+"""The cache: one HDF5 file with a teacher's logits, which proves itself whole, and the writer that fills it.
+
+docs/format.md has every byte.
+"""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.cache.manifest import (
+        Manifest,
+    )
+    from kdcache.cache.reader import (
+        Cache,
+        open_cache,
+    )
+    from kdcache.cache.verify import (
+        verify,
+        verify_in_child,
+    )
+    from kdcache.cache.writer import (
+        CacheWriter,
+    )
+
+__getattr__ = lazy_exports(__name__)

@@ -1,0 +1,184 @@
+"""The manifest: the record of everything that shaped a cache, and its digest, the fingerprint."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from kdcache.config import SPLITS
+from kdcache.runtime import JsonObject
+
+_LARGEST = 2**31  # of any size: more is a damaged or forged manifest
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """Which images. `image_shape` is (height, width) in pixels; `store_size` that of an image folder's stored crop."""
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int]
+    limit: int | None
+    store_size: int | None
+    split_seed: int
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """One split: its images, the views of each, and the SHA-256 of its pixels and labels."""
+
+    rows: int
+    views: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """Which teacher. `digest` is the SHA-256 of its state dict; `class_names` None where nobody knows them."""
+
+    name: str
+    weights: str
+    digest: str
+    classes: int
+    class_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """What the teacher's input is made like; mean and std are on the scale 0 to 1."""
+
+    image_size: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """How views 1, 2, ... of the training images were drawn."""
+
+    augment: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that shaped a cache.
+
+    `document` is the manifest as it is written down, with whatever a later version may have added to it: fingerprint and
+    comparisons are those of the document. The other fields are what this version knows of it.
+    """
+
+    dataset: DatasetRecord
+    splits: dict[str, SplitRecord]
+    teacher: TeacherRecord
+    input: InputRecord
+    views: ViewsRecord
+    precision: str
+    software: dict[str, str]
+    document: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Manifest":
+        """Raises ValueError, naming the field, where something is missing or cannot be."""
+        top = JsonObject(document)
+        splits = top.object("splits")
+        software = top.object("software")
+        return cls(
+            _dataset(top.object("dataset")),
+            {name: _split(splits.object(name)) for name in SPLITS},
+            _teacher(top.object("teacher")),
+            _input(top.object("input")),
+            _views(top.object("views")),
+            top.text("precision"),
+            {name: software.text(name) for name in ("torch", "torchvision", "device", "compile")},
+            document,
+        )
+
+    @classmethod
+    def parse(cls, raw: bytes) -> "Manifest":
+        """The manifest written as `raw`. Raises ValueError where it is not one, or is not written as kdcache writes it."""
+        try:
+            document = json.loads(raw)
+            canonical = (
+                _canonical(document) == raw
+            )  # NaN and lone surrogates cannot be written down
+        except (TypeError, RecursionError, ValueError) as error:
+            raise ValueError("not JSON as kdcache writes it") from error
+        if not canonical:
+            raise ValueError("not JSON as kdcache writes it")
+        return cls.from_json(document)
+
+    def to_bytes(self) -> bytes:
+        """The one way a manifest is written down, so that equal manifests have equal fingerprints."""
+        return _canonical(self.document)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `to_bytes`, 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """Where two manifests differ, as 'teacher.name: vit_b_16 and vit_b_32'."""
+        return _differences(self.document, other.document)
+
+
+def _dataset(entry: JsonObject) -> DatasetRecord:
+    shape = entry.numbers("image_shape", 2)
+    if not all(side.is_integer() and 0 < side < _LARGEST for side in shape):
+        raise ValueError(f"dataset.image_shape: expected height and width in pixels, found {shape}")
+    return DatasetRecord(
+        entry.text("name"),
+        entry.texts("class_names"),
+        (int(shape[0]), int(shape[1])),
+        entry.integer("limit", 1) if "limit" in entry else None,
+        entry.integer("store_size", 1) if "store_size" in entry else None,
+        entry.integer("split_seed"),
+    )
+
+
+def _split(entry: JsonObject) -> SplitRecord:
+    sizes = (entry.integer(key, 1, _LARGEST) for key in ("rows", "views"))
+    return SplitRecord(*sizes, entry.text("digest"))
+
+
+def _teacher(entry: JsonObject) -> TeacherRecord:
+    return TeacherRecord(
+        entry.text("name"),
+        entry.text("weights"),
+        entry.text("digest"),
+        entry.integer("classes", 1, _LARGEST),
+        entry.texts("class_names") if "class_names" in entry else None,
+    )
+
+
+def _input(entry: JsonObject) -> InputRecord:
+    mean, std = (entry.numbers(key, 3) for key in ("mean", "std"))
+    return InputRecord(
+        entry.integer("image_size", 1, _LARGEST), entry.text("interpolation"), mean, std
+    )
+
+
+def _views(entry: JsonObject) -> ViewsRecord:
+    return ViewsRecord(entry.text("augment"), entry.integer("seed"))
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}: {_short(one)} and {_short(other)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:36] + " ..."

@@ -1,0 +1,176 @@
+"""What proves a cache whole without HDF5: the 512-byte user block in front of the HDF5 file.
+
+    bytes   0..255  layout: file size, block size, where manifest, checksums and logits lie, SHA-256 of all
+                    that is written before the first logit; written once, before the file gets a name
+    bytes 256..511  seal: SHA-256 of the layout and of every byte behind the user block except the logits;
+                    written last
+
+The logits are covered by one CRC32 a block, in the table `block_crc32`, which the seal's SHA-256 covers.
+A damaged file is thus refused before libhdf5, which damaged headers can crash, ever parses it.
+"""
+
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+
+from kdcache.errors import CacheDamagedError, KdcacheError
+
+USER_BLOCK = 512
+_HALF = USER_BLOCK // 2
+_LAYOUT_MAGIC, _SEAL_MAGIC = b"kdcache\0", b"kdsealed"
+_VERSION = 1
+_HEADER = struct.Struct(
+    "<8sIIQQ32s"
+)  # magic, version, logits extents, file size, block bytes, SHA-256
+
+
+_EXTENT = struct.Struct("<QQ")
+_CRC = struct.Struct("<I")
+_SEAL = struct.Struct("<8s32s")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A run of bytes in the file."""
+
+    offset: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies. `logits` holds one extent a split; a block is at most `block_bytes` of one."""
+
+    file_size: int
+    block_bytes: int
+    manifest: Extent
+    block_crc32: Extent
+    logits: tuple[Extent, ...]
+    digest: bytes = bytes(32)
+
+    def blocks(self) -> list[Extent]:
+        return [
+            Extent(offset, min(self.block_bytes, extent.end - offset))
+            for extent in self.logits
+            for offset in range(extent.offset, extent.end, self.block_bytes)
+        ]
+
+    def pack(self) -> bytes:
+        """The first half of the user block, 256 bytes."""
+        header = _HEADER.pack(
+            _LAYOUT_MAGIC, _VERSION, len(self.logits), self.file_size, self.block_bytes, self.digest
+        )
+        extents = b"".join(
+            _EXTENT.pack(extent.offset, extent.size)
+            for extent in (self.manifest, self.block_crc32, *self.logits)
+        )
+        return _with_crc(header + extents)
+
+
+def read_layout(fd: int, name: str) -> Layout:
+    """The layout of an open file, checked against its own CRC and against the file's size."""
+    raw = os.pread(fd, _HALF, 0)
+    if raw[:8] != _LAYOUT_MAGIC:
+        raise KdcacheError(
+            "a cache written by kdcache", f"{name}, which is something else", "give another file"
+        )
+    if not _crc_holds(raw):
+        raise damaged(name, "its layout record")
+    _, version, splits, file_size, block_bytes, digest = _HEADER.unpack_from(raw)
+    if version != _VERSION:
+        raise KdcacheError(
+            f"cache format {_VERSION}",
+            f"{name} with format {version}",
+            "use the kdcache that wrote it",
+        )
+    extents = [
+        Extent(*_EXTENT.unpack_from(raw, _HEADER.size + _EXTENT.size * i))
+        for i in range(min(splits, 8) + 2)
+    ]
+    layout = Layout(file_size, block_bytes, extents[0], extents[1], tuple(extents[2:]), digest)
+    _check_extents(layout, extents, raw, os.fstat(fd).st_size, name)
+    return layout
+
+
+def _check_extents(
+    layout: Layout, extents: list[Extent], raw: bytes, actual_size: int, name: str
+) -> None:
+    """Refuse sizes that do not fit together, before anything is allocated from them."""
+    if actual_size != layout.file_size:
+        raise damaged(name, f"its size ({actual_size} bytes; {layout.file_size} were written)")
+    ordered = sorted(extents, key=lambda extent: extent.offset)
+    ends = [USER_BLOCK, *(extent.end for extent in ordered)]
+    apart = all(end <= extent.offset for end, extent in zip(ends, ordered, strict=False))
+    if not apart or ends[-1] > layout.file_size or layout.block_bytes < 1 or layout.pack() != raw:
+        raise damaged(name, "its layout record")
+    if layout.block_crc32.size != 4 * sum(
+        -(-extent.size // layout.block_bytes) for extent in layout.logits
+    ):
+        raise damaged(name, "its layout record")
+
+
+def write_seal(fd: int, layout: Layout) -> None:
+    """Mark a file complete. The caller has checked all blocks and synchronises the file afterwards."""
+    os.pwrite(fd, _with_crc(_SEAL.pack(_SEAL_MAGIC, sealed_digest(fd, layout))), _HALF)
+
+
+def check_seal(fd: int, layout: Layout, name: str) -> None:
+    """Raise KdcacheError unless every byte but the logits is the one that was sealed."""
+    raw = os.pread(fd, _HALF, _HALF)
+    if raw[:8] != _SEAL_MAGIC or not _crc_holds(raw):
+        raise damaged(name, "its seal")
+    if _SEAL.unpack_from(raw)[1] != sealed_digest(fd, layout):
+        raise damaged(name, "a byte outside the logits")
+
+
+def sealed_digest(fd: int, layout: Layout) -> bytes:
+    """SHA-256 of the layout and of every byte behind the user block except the logits."""
+    return _digest(fd, layout, layout.pack(), layout.logits)
+
+
+def prepared_digest(fd: int, layout: Layout) -> bytes:
+    """SHA-256 of all that is complete before the first logit: the same without the checksums' table."""
+    return _digest(fd, layout, b"", (*layout.logits, layout.block_crc32))
+
+
+def _digest(fd: int, layout: Layout, prefix: bytes, holes: tuple[Extent, ...]) -> bytes:
+    sha = hashlib.sha256(prefix)
+    position = USER_BLOCK
+    for hole in (*sorted(holes, key=lambda extent: extent.offset), Extent(layout.file_size, 0)):
+        while position < hole.offset:
+            piece = os.pread(fd, min(_CHUNK, hole.offset - position), position)
+            if not piece:
+                break
+            sha.update(piece)
+            position += len(piece)
+        position = hole.end
+    return sha.digest()
+
+
+def block_crc32(fd: int, block: Extent) -> int:
+    return zlib.crc32(os.pread(fd, block.size, block.offset))
+
+
+def damaged(name: str, where: str) -> CacheDamagedError:
+    return CacheDamagedError(
+        "a complete cache",
+        f"{name} damaged in {where}",
+        "copy it again, or delete it and run phase one again",
+    )
+
+
+def _with_crc(record: bytes) -> bytes:
+    """The record, zeros up to the half's last four bytes, and the CRC32 of both."""
+    body = record.ljust(_HALF - _CRC.size, b"\0")
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def _crc_holds(half: bytes) -> bool:
+    return len(half) == _HALF and half == _with_crc(half[: -_CRC.size])

@@ -1,0 +1,57 @@
+"""What can be chosen: the options of both phases, and the registries of losses, datasets, views and projections.
+
+Nothing here imports torch, so that help and a wrong option answer at once.
+"""
+
+from kdcache.config.choices import (
+    COMPILE_MODES,
+    DATASETS,
+    LOSSES,
+    MIXES,
+    PRECISIONS,
+    PROJECTIONS,
+    SPLITS,
+    VIEW_POLICIES,
+)
+from kdcache.config.fields import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    POSITIVE,
+    Range,
+    Role,
+    converter,
+    flag_of,
+    option,
+    spec_of,
+    three_numbers,
+)
+from kdcache.config.options import DatasetOptions, Options, PrecomputeOptions, TrainOptions
+from kdcache.config.registry import Registry, import_object, is_import_path
+
+__all__ = [
+    "AT_LEAST_0",
+    "AT_LEAST_1",
+    "COMPILE_MODES",
+    "DATASETS",
+    "LOSSES",
+    "MIXES",
+    "POSITIVE",
+    "PRECISIONS",
+    "PROJECTIONS",
+    "SPLITS",
+    "VIEW_POLICIES",
+    "DatasetOptions",
+    "Options",
+    "PrecomputeOptions",
+    "Range",
+    "Registry",
+    "Role",
+    "TrainOptions",
+    "converter",
+    "flag_of",
+    "import_object",
+    "is_import_path",
+    "option",
+    "spec_of",
+    "three_numbers",
+]

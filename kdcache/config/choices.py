@@ -1,0 +1,57 @@
+"""Everything that is chosen by name: each loss, dataset, view policy and projection is declared here, once."""
+
+from typing import TYPE_CHECKING
+
+from kdcache.config.registry import Registry
+
+if TYPE_CHECKING:  # the types live above this folder; nothing of them is imported here
+    from kdcache.data.datasets import DatasetReader
+    from kdcache.data.views import ViewPolicy
+    from kdcache.distill.losses import DistillationLoss
+    from kdcache.distill.projections import Projection
+
+SPLITS = ("train", "validation", "test")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
+MIXES = ("none", "mixup", "cutmix")
+LABELS = ("dataset", "teacher")
+OPTIMIZERS = ("sgd", "adamw")
+
+DATASETS: "Registry[DatasetReader]" = Registry(
+    "--dataset",
+    {
+        "cifar10": "kdcache.data.datasets:CIFAR10",
+        "cifar100": "kdcache.data.datasets:CIFAR100",
+        "folder": "kdcache.data.datasets:FOLDER",
+        "shapes": "kdcache.data.datasets:SHAPES",
+        "shapes-fine": "kdcache.data.datasets:FINE_SHAPES",
+    },
+)
+VIEW_POLICIES: "Registry[ViewPolicy]" = Registry(
+    "--augment",
+    {
+        "none": "kdcache.data.views:whole_image",
+        "flip": "kdcache.data.views:random_flip",
+        "crop-flip": "kdcache.data.views:random_crop_and_flip",
+        "resized-crop": "kdcache.data.views:random_resized_crop",
+    },
+)
+LOSSES: "Registry[DistillationLoss]" = Registry(
+    "--loss",
+    {
+        "kl": "kdcache.distill.losses:kl",
+        "standardized-kl": "kdcache.distill.losses:standardized_kl",
+        "dkd": "kdcache.distill.losses:dkd",
+        "dist": "kdcache.distill.losses:dist",
+        "mse": "kdcache.distill.losses:mse",
+    },
+)
+PROJECTIONS: "Registry[type[Projection]]" = Registry(
+    "--projection",
+    {
+        "probe": "kdcache.distill.projections:ProbeProjection",
+        "head": "kdcache.distill.projections:HeadProjection",
+        "probe+head": "kdcache.distill.projections:ProbeAndHeadProjection",
+        "none": "kdcache.distill.projections:IdentityProjection",
+    },
+)

@@ -1,0 +1,140 @@
+"""An option: a dataclass field that knows its help, the values that it accepts, and its role."""
+
+import dataclasses
+import enum
+import math
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcache.config.registry import Registry
+
+
+class Role(enum.Enum):
+    """What an option is for. Sweeps, resuming and comparisons ask for it instead of keeping lists of names."""
+
+    DATA = "data"
+    """Which images and labels. All students of a sweep share them."""
+    RECIPE = "recipe"
+    """What is computed from them. Runs that differ in it are different experiments; a sweep may vary it."""
+    SEED = "seed"
+    """The seed of the random choices. Runs that differ in it alone are repetitions of one experiment."""
+    PATHS = "input and output"
+    """Where files lie."""
+    RUNTIME = "runtime"
+    """How the work is done; the result is the same up to rounding."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option accepts."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_excluded: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.low_excluded else self.low <= value
+        return above and value <= self.high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"{'above ' if self.low_excluded else ''}{self.low:.10g} to {self.high:.10g}"
+        if self.low == -math.inf:
+            return "finite"
+        return f"{'above' if self.low_excluded else 'at least'} {self.low:g}"
+
+
+POSITIVE = Range(0, low_excluded=True)
+AT_LEAST_0 = Range(0)
+AT_LEAST_1 = Range(1)
+FINITE = Range()
+SEEDS = Range(0, 2**32 - 1)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of an option beside its name, type and default.
+
+    `choices` are the words that it accepts beside what `registry` accepts; with neither, any text of its type goes.
+    """
+
+    help: str
+    role: Role
+    choices: tuple[str, ...] = ()
+    registry: Registry[Any] | None = None
+    within: Range | None = None
+
+    def accepts(self, word: str) -> bool:
+        """Whether `word` is among the choices."""
+        if word in self.choices:
+            return True
+        return self.registry.accepts(word) if self.registry is not None else not self.choices
+
+    def describe_choices(self) -> str:
+        """The choices in words; empty where there are none."""
+        words = [*self.choices, *(self.registry or ())]
+        more = ", or package.module:name" if self.registry is not None else ""
+        return ", ".join(words) + more
+
+
+def option(
+    default: Any,
+    help: str,
+    role: Role,
+    *,
+    choices: Sequence[str] = (),
+    registry: Registry[Any] | None = None,
+    within: Range | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line option."""
+    spec = Spec(help, role, tuple(choices), registry, within)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def spec_of(item: "dataclasses.Field[Any]") -> Spec:
+    """The spec of a field that `option` made."""
+    return item.metadata["spec"]
+
+
+def flag_of(name: str) -> str:
+    """'batch_size' -> '--batch-size'"""
+    return "--" + name.replace("_", "-")
+
+
+def fault_of(item: "dataclasses.Field[Any]", value: Any) -> tuple[str, str] | None:
+    """(expected, found) where `value` is not one that the option accepts."""
+    flag, spec = flag_of(item.name), spec_of(item)
+    if value is None:
+        return None
+    if isinstance(value, str) and not spec.accepts(value):
+        return f"{flag} to be one of {spec.describe_choices()}", f"{flag} {value}"
+    if isinstance(value, tuple) and len(value) != 3:
+        return f"{flag} to be three numbers R,G,B", f"{flag} {','.join(map(str, value))}"
+    numbers = value if isinstance(value, tuple) else (value,)
+    if spec.within is not None and not all(number in spec.within for number in numbers):
+        return f"{flag} to be {spec.within}", f"{flag} {','.join(map(str, numbers))}"
+    return None
+
+
+def restored(hint: Any, value: Any) -> Any:
+    """A value as JSON gave it back, in the type of its field."""
+    if isinstance(value, list):
+        return tuple(value)
+    takes_path = Path in (hint, *typing.get_args(hint))
+    return Path(value) if isinstance(value, str) and takes_path else value
+
+
+def three_numbers(text: str) -> tuple[float, ...]:
+    """'0.5,0.5,0.5' -> (0.5, 0.5, 0.5)"""
+    return tuple(float(part) for part in text.split(","))
+
+
+def converter(hint: Any) -> Callable[[str], Any]:
+    """The function that reads one value: int for `int | None`, three floats for a tuple."""
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if typing.get_origin(hint) is tuple or typing.get_origin(kinds[0]) is tuple:
+        return three_numbers
+    return kinds[0]

@@ -1,0 +1,39 @@
+"""Images: datasets and their splits, image files, the embedded shapes, and how they get to a model.
+
+Views, mixing and prefetching live here, and every random draw comes from a generator with a name.
+"""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.data.datasets import (
+        load_images,
+        load_selected_images,
+    )
+    from kdcache.data.image_folder import (
+        image_files,
+        read_image,
+    )
+    from kdcache.data.mixing import (
+        Mix,
+        draw_mix,
+    )
+    from kdcache.data.prefetch import (
+        Prefetcher,
+    )
+    from kdcache.data.shapes import (
+        coarse_class_names,
+        render_shapes,
+    )
+    from kdcache.data.splits import (
+        ImageData,
+        Split,
+    )
+    from kdcache.data.views import (
+        Renderer,
+        draw_views,
+    )
+
+__getattr__ = lazy_exports(__name__)

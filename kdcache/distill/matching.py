@@ -1,0 +1,53 @@
+"""Do a cache and images belong together: reads the images that a cache was made from, and compares every one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kdcache.cache import Cache
+from kdcache.data import ImageData, load_images
+from kdcache.errors import DataError
+
+
+def load_images_of(cache: Cache, folder: Path, stream: bool | None = None) -> ImageData:
+    """Read from `folder` the images that a cache was made from, divided as they were then; `stream` as in `load_images`.
+
+    Raises DataError where they are not there, or are not these.
+    """
+    recorded = cache.manifest.dataset
+    images = load_images(
+        recorded.name,
+        folder,
+        limit=recorded.limit,
+        store_size=recorded.store_size or 0,  # none was needed
+        split_seed=recorded.split_seed,
+        stream=stream,
+    )
+    check_images_match(cache, images)
+    return images
+
+
+def check_images_match(cache: Cache, images: ImageData) -> None:
+    """Raise DataError unless the cache was made from exactly these images, in this order, with these labels."""
+    expected = cache.manifest.dataset.class_names
+    if images.class_names != expected:
+        raise DataError(
+            f"the classes {', '.join(expected[:10])}",
+            ", ".join(images.class_names[:10]),
+            "correct --data",
+        )
+    for split, part in images.splits.items():
+        cached = cache.splits[split]
+        if len(part) != len(cached):
+            raise DataError(
+                f"{len(cached)} {split} images, as {cache.path} was made from",
+                f"{len(part)}",
+                "correct --data",
+            )
+        differing = np.flatnonzero(part.row_checksums() != cached.image_crc32)
+        if len(differing):
+            raise DataError(
+                f"the images that {cache.path} was made from",
+                f"{len(differing)} other images or labels, the first in {split} row {differing[0]}",
+                "correct --data, or run phase one on these images",
+            )

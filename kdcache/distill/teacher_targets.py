@@ -1,0 +1,60 @@
+"""From a cache to what a student learns from: checks that images and cache belong together, and projects."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcache.cache import Cache
+from kdcache.config import PROJECTIONS
+from kdcache.distill.projections import Head, Projection
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """What the teacher says.
+
+    `train`: the logits that the student is taught with, under the name of whose classes they have: "student" float
+    `(N, V, K)`, "teacher" float `(N, V, C)` for a second head, or both. `predictions` float32 `(N, K)` for validation and
+    test: the teacher's logits in the student's classes.
+    """
+
+    projection: Projection
+    train: dict[Head, Tensor]
+    predictions: dict[str, Tensor]
+
+    def of(self, rows: np.ndarray, views: int) -> "TeacherTargets":
+        """Those of some training images only, in their first views."""
+        chosen = torch.from_numpy(rows)
+        part = {
+            classes: (logits if len(rows) == len(logits) else logits[chosen])[:, :views]
+            for classes, logits in self.train.items()
+        }
+        return dataclasses.replace(self, train=part)
+
+
+def make_targets(
+    cache: Cache, projection: str, class_names: Sequence[str] | None = None
+) -> TeacherTargets:
+    """Project the cached logits into the classes in which the student is taught.
+
+    Args:
+        projection: of `PROJECTIONS`, or package.module:name of a `Projection`.
+        class_names: the student's classes; by default the dataset's.
+    """
+    kind = PROJECTIONS.load(projection)
+    made = kind(cache, class_names or cache.manifest.dataset.class_names)
+    logits = {
+        split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()
+    }
+    predictions = {split: made.project(logits[split][:, 0]) for split in ("validation", "test")}
+    return TeacherTargets(made, made.training_logits(logits["train"]), predictions)
+
+
+def default_projection(cache: Cache) -> str:
+    """none where teacher and student have the same classes, else probe."""
+    manifest = cache.manifest
+    return "none" if manifest.teacher.class_names == manifest.dataset.class_names else "probe"

@@ -1,0 +1,32 @@
+"""The two phases at work: the frozen teacher that fills a cache, and the trainer of one student.
+
+Options are resolved here, once, before anything is built.
+"""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.engine.precompute import (
+        precompute,
+    )
+    from kdcache.engine.student_run import (
+        StudentRun,
+        resumed_options,
+    )
+    from kdcache.engine.teacher import (
+        Teacher,
+        prepare_teacher,
+        teacher_of,
+    )
+    from kdcache.engine.trainer import (
+        Trainer,
+        build_student,
+    )
+    from kdcache.engine.training_data import (
+        TrainingData,
+        load_training_data,
+    )
+
+__getattr__ = lazy_exports(__name__)

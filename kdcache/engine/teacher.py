@@ -1,0 +1,143 @@
+"""A frozen teacher, ready to run."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcache.cache import Cache
+from kdcache.data import Mix, Renderer
+from kdcache.distill import Head, Projection
+from kdcache.errors import KdcacheError
+from kdcache.models import Model, build_model, class_logits, state_digest
+from kdcache.runtime import (
+    autocast,
+    compiled,
+    inference_batch_size,
+    pick_precision,
+    record_output_sizes,
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen model, ready to run on its device; `batch_size` images at a time suit both."""
+
+    model: Model
+    device: torch.device
+    precision: str
+    forward: Callable[[Tensor], Any]  # the model's module, or what torch.compile made of it
+    classes: int = 0
+    batch_size: int = 1
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)` there."""
+        with autocast(self.precision, self.device):
+            return class_logits(self.forward(inputs)).float()
+
+    def renderer(self, image_shape: tuple[int, int]) -> Renderer:
+        """From images of `image_shape` pixels and views to this teacher's input, on its device."""
+        size, mean, std, _ = vars(self.model.preprocessing).values()
+        return Renderer(size, mean, std, image_shape, self.device)
+
+
+def prepare_teacher(
+    model: Model, device: torch.device, precision: str, compile: str = "none"
+) -> Teacher:
+    """Freeze a model, move it to its device, and find out how many classes and how large outputs it has by running it once."""
+    module = model.module.to(device).eval().requires_grad_(False)
+    if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
+        module = module.to(memory_format=torch.channels_last)
+    size = model.preprocessing.image_size
+    teacher = Teacher(
+        model, device, pick_precision(precision, device, module, size, on_gpu="fp16"), module
+    )
+    try:
+        with record_output_sizes(module) as sizes:
+            output = teacher.logits(torch.zeros(2, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise KdcacheError(
+            f"a teacher that takes inputs (2, 3, {size}, {size})",
+            f"{model.name}: {reason}",
+            "give its --image-size",
+        ) from error
+    if output.ndim != 2 or len(output) != 2:
+        raise KdcacheError(
+            "a teacher that returns logits (2, classes) for two images",
+            f"{tuple(output.shape)}",
+            "correct the teacher",
+        )
+    return dataclasses.replace(
+        teacher,
+        forward=compiled(module, compile),
+        classes=output.shape[1],
+        batch_size=inference_batch_size(max(sizes), device),
+    )
+
+
+def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teacher:
+    """The teacher that filled a cache, with the very weights that it had.
+
+    Args:
+        weights: where they are, if they came from a file.
+
+    Raises KdcacheError where the weights are others.
+    """
+    recorded, entry = cache.manifest.teacher, cache.manifest.input
+    model = build_model(
+        recorded.name,
+        weights or recorded.weights,
+        seed=cache.manifest.views.seed,
+        image_size=entry.image_size,
+        mean=entry.mean,
+        std=entry.std,
+    )
+    digest = state_digest(model.module)
+    if digest != recorded.digest:
+        raise KdcacheError(
+            f"the teacher's weights (state dict {recorded.digest[:16]})",
+            f"{weights or recorded.weights} ({digest[:16]})",
+            "give the file that phase one used as --teacher-weights",
+        )
+    return prepare_teacher(model, device, cache.manifest.precision)
+
+
+class OnlineTeacher:
+    """Runs a cache's teacher on the training images of each step, in the views that the student sees.
+
+    Args:
+        cache: whose teacher and preprocessing are used; its logits are not.
+        image_shape: height and width in pixels of the images.
+        projection: of that cache.
+        weights: file with the teacher's weights, if phase one had them from one.
+
+    Raises DataError where the weights are not the cache's teacher's.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        image_shape: tuple[int, int],
+        projection: Projection,
+        weights: str | None,
+        device: torch.device,
+    ) -> None:
+        self._teacher = teacher_of(cache, weights, device)
+        self._render = self._teacher.renderer(image_shape)
+        self._projection = projection
+
+    def __call__(
+        self, images: Tensor, rows: Tensor, views: Tensor, mix: Mix | None
+    ) -> dict[Head, Tensor]:
+        """What each head is taught with, for images uint8 `(B, 3, H, W)` in views `(B, 5)`, mixed if there is a mix.
+
+        `rows` int64 `(B,)`: the images' rows in the training split that the cache was made from.
+        """
+        inputs = self._render(images, views)
+        logits = self._teacher.logits(inputs if mix is None else mix.images(inputs))
+        return self._projection.batch_logits(logits, rows)

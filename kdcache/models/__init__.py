@@ -1,0 +1,38 @@
+"""Teachers and students: built by name, with their weights, their heads, and what they expect as input.
+
+A model of the user's own is named `package.module:callable`.
+"""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.models.build import (
+        Model,
+        build_model,
+    )
+    from kdcache.models.heads import (
+        class_logits,
+        head_parameters,
+        replace_head,
+        student_state_dict,
+    )
+    from kdcache.models.preprocessing import (
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        Preprocessing,
+    )
+    from kdcache.models.small_resnets import (
+        SmallResNet,
+    )
+    from kdcache.models.student_card import (
+        CARD_FILE,
+        StudentCard,
+    )
+    from kdcache.models.weights import (
+        read_state_dict,
+        state_digest,
+    )
+
+__getattr__ = lazy_exports(__name__)

@@ -1,0 +1,71 @@
+"""student.json, beside a student's weights: what one must know to use them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcache.errors import DataError
+from kdcache.models.preprocessing import Preprocessing
+from kdcache.runtime import JsonObject
+
+CARD_FILE = "student.json"
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """What a student is, and what it expects as input.
+
+    `image_shape` is the (height, width) in pixels of the dataset's images before they become the student's square input,
+    None where an older version did not record it; `fingerprint` that of its cache, None for labels only.
+    """
+
+    preprocessing: Preprocessing
+    model: str
+    small_stem: bool = False
+    image_shape: tuple[int, int] | None = None
+    fingerprint: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        known = self.preprocessing
+        return {
+            "image_size": known.image_size,
+            "mean": list(known.mean),
+            "std": list(known.std),
+            "class_names": list(known.class_names),
+            "model": self.model,
+            "small_stem": self.small_stem,
+            "fingerprint": self.fingerprint,
+            "image_shape": list(self.image_shape) if self.image_shape else None,
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> "StudentCard":
+        """Raises ValueError, naming the field, where something is missing or cannot be."""
+        entry = JsonObject(document)
+        mean, std = (entry.numbers(key, 3) for key in ("mean", "std"))
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, found {std}")
+        shape = None
+        if "image_shape" in entry:
+            height, width = entry.numbers("image_shape", 2)
+            if not (height.is_integer() and width.is_integer() and min(height, width) > 0):
+                raise ValueError(f"image_shape: expected pixels, found {height} and {width}")
+            shape = (int(height), int(width))
+        return cls(
+            Preprocessing(entry.integer("image_size", 1), mean, std, entry.texts("class_names")),
+            entry.text("model"),
+            entry.boolean("small_stem") if "small_stem" in entry else False,
+            shape,
+            entry.text("fingerprint") if "fingerprint" in entry else None,
+        )
+
+
+def read_student_card(path: Path) -> StudentCard:
+    """Raises DataError where the file cannot be read, or is not one."""
+    try:
+        return StudentCard.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} as train_student.py writes it", f"{error}", "repair it or train anew"
+        ) from error

@@ -1,0 +1,49 @@
+"""What came out: runs compared, statistics, pictures, and the page."""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.report.cache_summary import (
+        TEMPERATURES,
+        entropy,
+        look,
+    )
+    from kdcache.report.comparison import (
+        comparison,
+        grouped_words,
+        shown_rows,
+    )
+    from kdcache.report.figures import (
+        BLUE,
+        DPI,
+        GREY,
+        INK,
+        ORANGE,
+        RULE,
+        comparison_chart,
+        soft_target_sheet,
+    )
+    from kdcache.report.groups import (
+        check_comparable,
+        group_runs,
+        rows_of,
+    )
+    from kdcache.report.page.page import (
+        page,
+    )
+    from kdcache.report.run_pictures import (
+        draw_pictures,
+        draw_teacher_predictions,
+        show_batch,
+    )
+    from kdcache.report.tables import (
+        as_csv,
+        format_table,
+    )
+    from kdcache.report.teacher_check import (
+        rerun_teacher,
+    )
+
+__getattr__ = lazy_exports(__name__)

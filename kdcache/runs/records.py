@@ -1,0 +1,152 @@
+"""What a run records, as types: its configuration, each epoch, and its summary.
+
+Every record has one `from_json`, which names the field that is wrong, ignores fields that a later version added, and takes
+None for those that an older version did not write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from kdcache.config import TrainOptions
+from kdcache.runtime import JsonObject
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """config.json: what a run was begun with.
+
+    Args:
+        options: with all defaults filled in.
+        fingerprint: of the cache; None for labels only.
+        images: SHA-256 of the training images, where no fingerprint speaks for them.
+        software: versions, in one line.
+        device_type: cpu, cuda or mps; None where an older version did not record it.
+        command: the command line, as it was given.
+    """
+
+    options: TrainOptions
+    fingerprint: str | None = None
+    images: str | None = None
+    software: str | None = None
+    device_type: str | None = None
+    command: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return document | {"options": self.options.as_dict()}
+
+    @classmethod
+    def from_json(cls, document: Any) -> RunConfig:
+        """Raises ValueError, naming the field, or KdcacheError where an option has a value that it does not take."""
+        entry = JsonObject(document)
+        texts = ("fingerprint", "images", "software", "device_type", "command")
+        known = {key: entry.text(key) for key in texts if key in entry}
+        return cls(TrainOptions.from_dict(entry.mapping("options")), **known)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A line of metrics.jsonl: the means over an epoch (1, 2, ...), and the validation behind it.
+
+    Losses are in nats, accuracies and the agreement with the teacher fractions of 1; `agreement` is None without a teacher.
+    """
+
+    epoch: int
+    validation_accuracy: float
+    validation_loss: float | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    label_loss: float | None = None
+    distillation_loss: float | None = None
+    train_accuracy: float | None = None
+    agreement: float | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what is None."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: Any) -> EpochRecord:
+        """Raises ValueError, naming the field. A loss may be infinite or not a number."""
+        entry = JsonObject(document)
+        names = [item.name for item in dataclasses.fields(cls) if item.name != "epoch"]
+        if "validation_accuracy" not in entry:
+            raise ValueError("validation_accuracy: missing")
+        numbers = {name: entry.number(name, finite=False) for name in names if name in entry}
+        return cls(entry.integer("epoch", 1), **numbers)
+
+
+@dataclass(frozen=True)
+class TeacherScores:
+    """How good the teacher was, in the student's classes; fractions of 1."""
+
+    name: str
+    validation_accuracy: float | None
+    test_accuracy: float | None
+
+    @classmethod
+    def from_json(cls, entry: JsonObject) -> TeacherScores:
+        scores = (
+            entry.number(key) if key in entry else None
+            for key in ("validation_accuracy", "test_accuracy")
+        )
+        return cls(entry.text("name"), *scores)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """summary.json: what a finished run reached. Accuracies are fractions of 1.
+
+    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or live (the teacher ran in
+    every step). `loss`, `projection` and `views` are None for labels only.
+    """
+
+    name: str
+    student: str
+    alpha: float
+    validation_accuracy: float
+    test_accuracy: float | None = None
+    test_images: int | None = None
+    parameters: int | None = None
+    dataset: str | None = None
+    labels: str | None = None
+    loss: str | None = None
+    temperature: float | None = None
+    projection: str | None = None
+    views: str | None = None
+    seed: int = 0
+    epochs: int | None = None
+    best_epoch: int | None = None
+    seconds: float | None = None
+    validation_digest: str | None = None
+    test_digest: str | None = None
+    fingerprint: str | None = None
+    teacher: TeacherScores | None = None
+
+    @property
+    def distilled(self) -> bool:
+        """Whether a teacher had a part in the loss."""
+        return self.alpha > 0
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> RunSummary:
+        """Raises ValueError, naming the field."""
+        entry = JsonObject(document)
+        readers = {"str": entry.text, "int": entry.integer, "float": entry.number}
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cls):
+            kind = str(item.type).removesuffix(" | None")
+            required = item.default is dataclasses.MISSING
+            if kind in readers and (required or item.name in entry):
+                values[item.name] = readers[kind](item.name)
+        if "teacher" in entry:
+            values["teacher"] = TeacherScores.from_json(entry.object("teacher"))
+        return cls(**values)

@@ -1,0 +1,49 @@
+"""What the machine gives: devices and precision, memory, the processes of a job, and files written whole or not at all.
+
+Nothing here knows of images or teachers.
+"""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.runtime.devices import (
+        free_memory,
+        pick_device,
+        synchronizer,
+        to_cpu_async,
+        to_device,
+    )
+    from kdcache.runtime.distributed import (
+        SINGLE_PROCESS,
+        Processes,
+    )
+    from kdcache.runtime.files import (
+        write_atomically,
+        write_json,
+        write_text,
+    )
+    from kdcache.runtime.host_memory import (
+        fits,
+        give_back_freed_memory,
+        keep_freed_memory,
+        peak_memory,
+    )
+    from kdcache.runtime.json_fields import (
+        JsonObject,
+    )
+    from kdcache.runtime.precision import (
+        autocast,
+        compiled,
+        forward_flops,
+        inference_batch_size,
+        pick_precision,
+        record_output_sizes,
+    )
+    from kdcache.runtime.tensor_files import (
+        load_tensors,
+        save_tensors,
+    )
+
+__getattr__ = lazy_exports(__name__)

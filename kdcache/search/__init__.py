@@ -1,0 +1,15 @@
+"""Many students of one cache: every combination of some options, with several seeds each."""
+
+from typing import TYPE_CHECKING
+
+from kdcache._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from kdcache.search.sweep import (
+        combinations,
+        finished,
+        start_helpers,
+        train_all,
+    )
+
+__getattr__ = lazy_exports(__name__)

@@ -1,0 +1,259 @@
+"""Options: ranges, the way through JSON, and the command lines made from them."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kdcache.cli.console import exit_code
+from kdcache.cli.parser import parse_options
+from kdcache.config import (
+    AT_LEAST_1,
+    CACHE_AUGMENTS,
+    POSITIVE,
+    PrecomputeOptions,
+    Range,
+    TrainOptions,
+)
+from kdcache.data.views import POLICIES
+from kdcache.errors import KdcacheError
+
+PHASES = (PrecomputeOptions, TrainOptions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"temperature": 0.0},
+            "expected --temperature to be above 0; found --temperature 0.0; correct the option",
+        ),
+        (
+            {"temperature": float("nan")},
+            "expected --temperature to be above 0; found --temperature nan; correct the option",
+        ),
+        ({"alpha": 1.5}, "expected --alpha to be 0 to 1; found --alpha 1.5; correct the option"),
+        ({"epochs": 0}, "expected --epochs to be at least 1; found --epochs 0; correct the option"),
+        (
+            {"seed": -1},
+            "expected --seed to be 0 to 4294967295; found --seed -1; correct the option",
+        ),
+        (
+            {"image_size": 0},
+            "expected --image-size to be at least 1; found --image-size 0; correct the option",
+        ),
+        (
+            {"optimizer": "lion"},
+            "expected --optimizer to be one of sgd, adamw; found --optimizer lion; correct the option",
+        ),
+        (
+            {"mean": (0.5, 0.5)},
+            "expected --mean to be three numbers R,G,B; found --mean 0.5,0.5; correct the option",
+        ),
+        (
+            {"std": (1.0, 0.0, 1.0)},
+            "expected --std to be above 0; found --std 1.0,0.0,1.0; correct the option",
+        ),
+        (
+            {"lr": -0.5, "dataset": "mnist"},
+            "expected --dataset to be one of cifar10, cifar100, folder, shapes, shapes-fine and --lr to be above 0;"
+            " found --dataset mnist and --lr -0.5; correct the options",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_value_out_of_range_names_its_flag_and_all_faults_are_told_at_once(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(KdcacheError) as error:
+        TrainOptions(**change)
+    assert str(error.value) == message
+
+
+def test_views_are_1_to_1000() -> None:
+    assert PrecomputeOptions(views=1000, augment="flip").views == 1000
+    with pytest.raises(
+        KdcacheError,
+        match=r"expected --views to be 1 to 1000; found --views 1001; correct the option",
+    ):
+        PrecomputeOptions(views=1001, augment="flip")
+
+
+@pytest.mark.parametrize(
+    ("within", "inside", "outside", "words"),
+    [
+        (POSITIVE, (1e-9, 1e9), (0, -1), "above 0"),
+        (AT_LEAST_1, (1, 2), (0, 0.5), "at least 1"),
+        (Range(0, 1), (0, 1), (-0.1, 1.1), "0 to 1"),
+        (Range(0, 1, low_excluded=True), (0.1, 1), (0, 1.1), "above 0 to 1"),
+    ],
+    ids=str,
+)
+def test_ranges(
+    within: Range, inside: tuple[float, ...], outside: tuple[float, ...], words: str
+) -> None:
+    assert all(number in within for number in inside) and not any(
+        number in within for number in outside
+    )
+    assert str(within) == words
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainOptions(),
+        TrainOptions(
+            cache=Path("a/b.h5"),
+            mean=(0.1, 0.2, 0.3),
+            resume=Path("runs/x"),
+            lr=0.5,
+            vis=True,
+            limit=7,
+        ),
+        PrecomputeOptions(),
+        PrecomputeOptions(
+            std=(1.0, 2.0, 3.0), teacher="m:f", views=8, augment="flip", restart=True, batch_size=3
+        ),
+    ],
+    ids=lambda options: type(options).__name__,
+)
+def test_options_survive_json(options: TrainOptions) -> None:
+    back = type(options).from_dict(json.loads(json.dumps(options.as_dict())))
+    assert back == options
+    assert [type(value) for value in vars(back).values()] == [
+        type(value) for value in vars(options).values()
+    ]
+
+
+def test_replace_checks_again() -> None:
+    assert TrainOptions().replace(alpha=0.5).alpha == 0.5
+    with pytest.raises(KdcacheError, match="--alpha 2"):
+        TrainOptions().replace(alpha=2)
+
+
+@pytest.mark.parametrize("kind", PHASES)
+def test_every_option_is_documented(kind: type) -> None:
+    for item in dataclasses.fields(kind):
+        assert len(item.metadata["help"]) > 8, item.name
+        assert (
+            not item.metadata["choices"]
+            or item.default is None
+            or item.default in item.metadata["choices"]
+        )
+
+
+@pytest.mark.parametrize("kind", PHASES)
+def test_help_names_every_flag_and_choice(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_options(kind, ["--help"], "What it does.")
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and "What it does." in shown
+    for item in dataclasses.fields(kind):
+        assert "--" + item.name.replace("_", "-") in shown
+        assert all(choice in shown for choice in item.metadata["choices"])
+
+
+def test_a_command_line_becomes_typed_options() -> None:
+    line = "--cache c.h5 --mean 0.5,0.25,1 --alpha 1 --epochs 3 --image-size 64 --vis --student m:f --weight-decay 0"
+    argv = line.split()
+    assert parse_options(TrainOptions, argv, None) == TrainOptions(
+        cache=Path("c.h5"),
+        mean=(0.5, 0.25, 1.0),
+        alpha=1.0,
+        epochs=3,
+        image_size=64,
+        vis=True,
+        student="m:f",
+        weight_decay=0.0,
+    )
+    assert parse_options(TrainOptions, [], None) == TrainOptions()
+
+
+def test_without_arguments_the_process_command_line_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train_student.py", "--epochs", "7"])
+    assert parse_options(TrainOptions, None, None).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["--mean", "a,b,c"], "argument --mean: invalid numbers value: 'a,b,c'"),
+        (["--tempature", "4"], "unrecognized arguments: --tempature 4"),
+        (["--alpha"], "argument --alpha: expected one argument"),
+    ],
+)
+def test_a_line_that_cannot_be_read_exits_with_2_and_one_line(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_options(TrainOptions, argv, None)
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert shown.count("\n") == 1 and words in shown and shown.endswith("--help\n")
+
+
+def test_an_unknown_choice_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: parse_options(PrecomputeOptions, ["--augment", "mixup"], None)) == 2
+    shown = capsys.readouterr().err
+    assert shown == (
+        f"error: expected --augment to be one of {', '.join(CACHE_AUGMENTS)}; found --augment mixup; correct the option\n"
+    )
+
+
+def test_the_choices_are_the_view_policies() -> None:
+    assert CACHE_AUGMENTS == POLICIES
+
+
+def test_an_input_error_is_one_line() -> None:
+    error = KdcacheError("a\n  b", "c", "do d")
+    assert str(error) == "expected a b; found c; do d"
+    assert (error.expected, error.found, error.remedy) == ("a\n  b", "c", "do d")
+
+
+@pytest.mark.parametrize(("views", "augment"), [(1, "flip"), (4, "none")])
+def test_views_and_augment_go_together(views: int, augment: str) -> None:
+    with pytest.raises(KdcacheError) as error:
+        PrecomputeOptions(views=views, augment=augment)
+    assert str(error.value) == (
+        "expected --views above 1 and an --augment other than none together;"
+        f" found --views {views} --augment {augment}; give both or neither"
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainOptions(),
+        TrainOptions(
+            cache=Path("my caches/b.h5"),
+            mean=(-0.1, 0.2, 0.3),
+            std=(1.0, 2.5, 1e-7),
+            vis=True,
+            alpha=0.0,
+            lr=0.1,
+        ),
+        TrainOptions(
+            student="it's:odd", out=Path("--out"), student_weights="$HOME", limit=7, warmup=1 / 3
+        ),
+        PrecomputeOptions(views=8, augment="flip", restart=True, image_size=32, seed=2**32 - 1),
+    ],
+    ids=lambda options: type(options).__name__,
+)
+def test_options_survive_a_shell(options: TrainOptions) -> None:
+    words = shlex.split(options.command_line())
+    assert words[:2] == ["python", options.script]
+    assert parse_options(type(options), words[2:], None) == options
+
+
+def test_a_command_line_holds_what_differs_from_the_defaults() -> None:
+    assert PrecomputeOptions().command_line() == "python precompute_teacher.py"
+    options = TrainOptions(cache=Path("x y.h5"), small_stem=True, temperature=2.0)
+    assert (
+        options.command_line()
+        == "python train_student.py --cache 'x y.h5' --small-stem --temperature 2.0"
+    )

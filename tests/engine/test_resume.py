@@ -1,0 +1,176 @@
+"""A run that was interrupted goes on as if it had not been, or says what is not as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+from commands import refused, run
+
+import precompute_teacher
+import train_student
+from kdcache.runs import folder as checkpoint
+
+SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
+STUDENT = ["--student", "tiny_models:tiny_cnn", "--epochs", "2", "--batch-size", "32"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cache") / "teacher.h5"
+    assert (
+        run(
+            precompute_teacher.main,
+            *SHAPES,
+            "--teacher",
+            "tiny_models:tiny_teacher",
+            "--cache",
+            path,
+        )
+        == 0
+    )
+    return path
+
+
+def left_by(folder: Path) -> dict[str, Any]:
+    """What does not depend on the clock or the folder."""
+    summary = json.loads((folder / "summary.json").read_text())
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "summary": {key: summary[key] for key in summary.keys() - {"name", "seconds"}},
+        "history": [
+            {key: entry[key] for key in entry.keys() - {"seconds", "images_per_second"}}
+            for entry in history
+        ],
+        "weights": {
+            key: value.tolist()
+            for key, value in torch.load(folder / "student.pt", weights_only=True).items()
+        },
+    }
+
+
+def test_interrupted_after_any_write_it_ends_the_same(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten files are written in a run of two epochs; the run is interrupted after each of them in turn, and resumed."""
+    monkeypatch.setattr(
+        train_student, "draw_pictures", lambda run: None
+    )  # they take most of the time
+    arguments = ["--cache", cache, *STUDENT]
+    assert run(train_student.main, *arguments, "--out", tmp_path / "whole") == 0
+    expected, writes, real = left_by(tmp_path / "whole"), 0, checkpoint.write_atomically
+    while True:
+        writes, out, done = writes + 1, tmp_path / f"after-{writes + 1}", 0
+
+        def counting(path: Path, write: Callable[[BinaryIO], Any], last: int = writes) -> None:
+            nonlocal done
+            real(path, write)
+            done += 1
+            if done == last:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "write_atomically", counting)
+            code = run(train_student.main, *arguments, "--out", out)
+        if done < writes:
+            break
+        assert code == 130
+        assert run(train_student.main, "--resume", out) == 0
+        assert left_by(out) == expected, f"interrupted after write {writes}"
+    assert writes >= 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fingerprint": "0" * 64}, "fingerprint: " + "0" * 64),
+        ({"software": "torch 1.0"}, "software: torch 1.0 and kdcache"),
+        ({"device_type": "cuda"}, "device_type: cuda and cpu"),
+    ],
+)
+def test_what_differs_is_named(
+    change: dict[str, str],
+    message: str,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(train_student.main, "--cache", cache, *STUDENT, "--out", tmp_path / "run") == 0
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state["config"] |= change
+    torch.save(state, tmp_path / "run" / "last.pt")
+    assert message in refused(train_student.main, capsys, "--resume", tmp_path / "run")
+
+
+def test_other_images_are_noticed_without_a_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(train_student.main, *SHAPES, *STUDENT, "--alpha", 0, "--out", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["options"]["limit"] = 90
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    message = refused(train_student.main, capsys, "--resume", tmp_path / "run")
+    assert (
+        "expected the cache, images, software and kind of device with which" in message
+        and "images: " in message
+    )
+
+
+def test_another_cache_is_noticed(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(cache, tmp_path / "t.h5")
+    assert (
+        run(train_student.main, "--cache", tmp_path / "t.h5", *STUDENT, "--out", tmp_path / "run")
+        == 0
+    )
+    (tmp_path / "t.h5").unlink()
+    teacher = ["--teacher", "tiny_models:tiny_cnn", "--seed", 1]
+    assert run(precompute_teacher.main, *SHAPES, *teacher, "--cache", tmp_path / "t.h5") == 0
+    assert "fingerprint: " in refused(train_student.main, capsys, "--resume", tmp_path / "run")
+
+
+def test_a_torn_checkpoint_is_refused(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(train_student.main, "--cache", cache, *STUDENT, "--out", tmp_path / "run") == 0
+    whole = (tmp_path / "run" / "last.pt").read_bytes()
+    (tmp_path / "run" / "last.pt").write_bytes(whole[: len(whole) // 2])
+    assert "expected a checkpoint" in refused(
+        train_student.main, capsys, "--resume", tmp_path / "run"
+    )
+
+
+def test_tensorboard_has_every_epoch(cache: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard here"
+    )
+    assert (
+        run(
+            train_student.main,
+            "--cache",
+            cache,
+            *STUDENT,
+            "--tensorboard",
+            "--out",
+            tmp_path / "run",
+        )
+        == 0
+    )
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    history = left_by(tmp_path / "run")["history"]
+    found = [(event.step, event.value) for event in events.Scalars("validation_accuracy")]
+    assert found == [
+        (entry["epoch"], pytest.approx(entry["validation_accuracy"])) for entry in history
+    ]
+
+
+def test_without_tensorboard_one_line_says_so(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    arguments = ["--cache", cache, *STUDENT, "--tensorboard", "--out", tmp_path / "run"]
+    assert "expected the package tensorboard" in refused(train_student.main, capsys, *arguments)
