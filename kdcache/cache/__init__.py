@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         verify_in_child,
     )
     from kdcache.cache.writer import (
+        BlockRows,
         CacheWriter,
     )
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from kdcache.engine.precompute import (
         precompute,
     )
+    from kdcache.engine.student import (
+        build_student,
+    )
     from kdcache.engine.student_run import (
         StudentRun,
         resumed_options,
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.trainer import (
         Trainer,
-        build_student,
     )
     from kdcache.engine.training_data import (
         TrainingData,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         StudentCard,
     )
     from kdcache.models.weights import (
+        default_weights,
+        known_preprocessing,
         read_state_dict,
         state_digest,
     )

@@ -13,7 +13,7 @@ from kdcache.config import import_object
 from kdcache.errors import KdcacheError, OptionError
 from kdcache.models.heads import has_small_stem, head_of, make_small_stem, outputs_of, replace_head
 from kdcache.models.preprocessing import Preprocessing
-from kdcache.models.weights import DEFAULT_WEIGHTS, load_state, load_weights
+from kdcache.models.weights import default_weights, known_preprocessing, load_state, load_weights
 
 _MOVED = {
     "kdcache.small_resnets": "kdcache.models.small_resnets"
@@ -55,8 +55,8 @@ def build_model(
 
     Raises KdcacheError where the name is unknown or the weights cannot be had or do not fit.
     """
-    weights = weights or ("none" if ":" in name else DEFAULT_WEIGHTS)
-    state, known = load_weights(name, weights)
+    weights = weights or default_weights(name)
+    known, state = known_preprocessing(name, weights), load_weights(name, weights)
     overrides = {"image_size": image_size, "mean": mean, "std": std}
     preprocessing = dataclasses.replace(
         known, **{key: value for key, value in overrides.items() if value is not None}

@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     from kdcache.runs.folder import (
         RUN_FILES,
         read_summary,
-        start_run,
-    )
-    from kdcache.runs.predictions import (
-        save_predictions,
     )
     from kdcache.runs.reader import (
         Run,
         find_runs,
         load_test_images,
+    )
+    from kdcache.runs.recorder import (
+        RunRecorder,
+    )
+    from kdcache.runs.records import (
+        EpochRecord,
+        RunConfig,
+        RunSummary,
+        TeacherScores,
     )
 
 __getattr__ = lazy_exports(__name__)

@@ -38,6 +38,17 @@ class RunConfig:
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return document | {"options": self.options.as_dict()}
 
+    def differences(self, other: RunConfig) -> list[str]:
+        """What keeps a run from going on under another configuration, as 'images: one and other'."""
+        found = []
+        for key in ("fingerprint", "images", "software", "device_type"):
+            one, now = getattr(self, key), getattr(other, key)
+            if key == "software":  # another kdcache may go on, another torch may not
+                one, now = (text and text.partition(", ")[2] for text in (one, now))
+            if one != now:
+                found.append(f"{key}: {one} and {now}")
+        return found
+
     @classmethod
     def from_json(cls, document: Any) -> RunConfig:
         """Raises ValueError, naming the field, or KdcacheError where an option has a value that it does not take."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from kdcache.runtime.host_memory import (
         fits,
         give_back_freed_memory,
-        keep_freed_memory,
         peak_memory,
     )
     from kdcache.runtime.json_fields import (
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         compiled,
         forward_flops,
         inference_batch_size,
+        multiplies_bf16,
         pick_precision,
         record_output_sizes,
     )
