@@ -3,14 +3,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from kdcache.cache import open_cache
 from kdcache.cli import Progress, exit_code, parse_options, say
 from kdcache.config import PrecomputeOptions
 from kdcache.data import load_selected_images
 from kdcache.distill import load_or_fit_probe
-from kdcache.engine import precompute, prepare_teacher
+from kdcache.engine import PrecomputeReport, precompute, prepare_teacher
 from kdcache.models import build_model
 from kdcache.runtime import distributed, pick_device
 
@@ -38,17 +37,17 @@ def main(argv: list[str] | None = None) -> None:
     distributed.destroy()
 
 
-def summarise(path: Path, report: dict[str, Any], world: int) -> None:
+def summarise(path: Path, report: PrecomputeReport, world: int) -> None:
     """What is in the cache now, how fast it came, and how good the teacher is for these classes."""
     cache = open_cache(path)
     classes = cache.manifest.teacher.classes
-    say(f"{path}: {report['views']:,} rows of {classes} logits, {report['bytes'] / 1e6:.1f} MB")
-    if report["already_complete"]:
+    say(f"{path}: {report.rows:,} rows of {classes} logits, {report.bytes / 1e6:.1f} MB")
+    if report.already_complete:
         say("it was complete already; nothing was computed")
     else:
         of_how_many = f" in this of {world} processes" if world > 1 else ""
-        speed = f"{report['views_per_second']:.1f} views/s"
-        say(f"{report['computed']:,} rows in {report['seconds']:.1f} s: {speed}{of_how_many}")
+        speed = f"{report.rows_per_second:.1f} views/s"
+        say(f"{report.computed:,} rows in {report.seconds:.1f} s: {speed}{of_how_many}")
     say(f"fingerprint {cache.fingerprint}")
     if len(cache.manifest.dataset.class_names) < 2:
         return  # images without labels

@@ -1,35 +1,27 @@
 #!/usr/bin/env python3
-"""Phase two: train a student from labels and the teacher's cached logits; or, with --alpha 0, from labels alone."""
+"""temporary"""
 
 import sys
 
-from kdcache.cli import Progress, exit_code, parse_options, say
+from kdcache.cli import exit_code, parse_options, say
 from kdcache.config import TrainOptions
-from kdcache.engine import StudentRun, load_training_data, resumed_options
-from kdcache.report import comparison, draw_pictures, format_table, show_batch
+from kdcache.engine import TrainingCallbacks, load_training_data, train_student
+from kdcache.runs import resumed_options
 from kdcache.runtime import distributed
 
 
-def main(argv: list[str] | None = None) -> None:
+class Said(TrainingCallbacks):
+    def on_message(self, text):
+        say(text)
+
+
+def main(argv=None):
     options = parse_options(TrainOptions, argv, __doc__)
     if options.resume is not None:
         options = resumed_options(options.resume)
     processes = distributed.init()
-    training_data = processes.main_process_first(lambda: load_training_data(options))
-    with Progress("student", unit="step", hidden=not processes.is_main) as progress:
-        show = show_batch if options.vis else None
-        run = StudentRun(
-            options, training_data, progress.say, progress, show, processes, progress.show
-        )
-        run.train()
-    summary = run.finish()
-    if processes.is_main:
-        draw_pictures(run)
-        rows, _ = comparison([summary])
-        say("\n" + format_table(rows))
-        say(
-            f"\n{options.out}: student.pt, student.json, summary.json, predictions.pt, curves.png, confusion.png, views.png"
-        )
+    data = processes.main_process_first(lambda: load_training_data(options))
+    print(train_student(options, data, Said(), processes))
     distributed.destroy()
 
 

@@ -9,6 +9,10 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.data.datasets import (
+        DatasetReader,
+        Request,
+        Source,
+        source_in_memory,
         load_images,
         load_selected_images,
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kdcache.engine.precompute import (
+    from kdcache.engine.precomputation import (
+        PrecomputeReport,
         precompute,
     )
     from kdcache.engine.student import (
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.student_run import (
         StudentRun,
-        resumed_options,
+        TrainingCallbacks,
+        train_student,
     )
     from kdcache.engine.teacher import (
         Teacher,

@@ -53,10 +53,9 @@ class Batches:
         self._config, self._device, self._processes = config, device, processes
         self._train, self._view_table = images.splits["train"], view_table
         self._images = Prefetcher(self._train.images, device, streamed=images.streamed)
-        self._teacher_logits = {
-            head: Prefetcher(logits, device, streamed=images.streamed)
-            for head, logits in teacher_logits.items()
-        }
+        self._teacher_logits: dict[Head, Prefetcher] = {}
+        for head, logits in teacher_logits.items():
+            self._teacher_logits[head] = Prefetcher(logits, device, streamed=images.streamed)
         self.steps = math.ceil(len(self._train) / config.batch_size)
 
     def of(self, epoch: int) -> Iterator[Batch]:
@@ -79,12 +78,14 @@ class Batches:
     def _logits(
         self, sizes: list[int], rows: Tensor, view_index: Tensor
     ) -> Iterator[dict[Head, Tensor]]:
-        by_head = {
-            head: prefetcher.batches(sizes, rows, view_index)
-            for head, prefetcher in self._teacher_logits.items()
-        }
+        by_head: dict[Head, Iterator[Tensor]] = {}
+        for head, prefetcher in self._teacher_logits.items():
+            by_head[head] = prefetcher.batches(sizes, rows, view_index)
         for _ in sizes:
-            yield {head: next(batches) for head, batches in by_head.items()}
+            logits: dict[Head, Tensor] = {}
+            for head, batches in by_head.items():
+                logits[head] = next(batches)
+            yield logits
 
     def _views(self, epoch: int) -> tuple[Tensor, Tensor]:
         """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees; on the CPU."""

@@ -138,9 +138,10 @@ class Trainer:
 
         label_term, distillation_term = self._terms(outputs, labels, teacher_logits)
         if mix is not None:
-            partner_logits = teacher_logits
+            partner_logits = dict(teacher_logits)
             if self._online is None:  # a teacher in the loop has seen the mixed image itself
-                partner_logits = {head: rows[mix.partner] for head, rows in teacher_logits.items()}
+                for head, rows in teacher_logits.items():
+                    partner_logits[head] = rows[mix.partner]
             partner_terms = self._terms(outputs, labels[mix.partner], partner_logits)
             label_term = mix.blend(label_term, partner_terms[0])
             distillation_term = mix.blend(distillation_term, partner_terms[1])

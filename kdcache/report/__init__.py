@@ -34,9 +34,7 @@ if TYPE_CHECKING:
         page,
     )
     from kdcache.report.run_pictures import (
-        draw_pictures,
         draw_teacher_predictions,
-        show_batch,
     )
     from kdcache.report.tables import (
         as_csv,

@@ -43,8 +43,8 @@ class RunConfig:
         found = []
         for key in ("fingerprint", "images", "software", "device_type"):
             one, now = getattr(self, key), getattr(other, key)
-            if key == "software":  # another kdcache may go on, another torch may not
-                one, now = (text and text.partition(", ")[2] for text in (one, now))
+            if key == "software":
+                one, now = _without_kdcache(one), _without_kdcache(now)
             if one != now:
                 found.append(f"{key}: {one} and {now}")
         return found
@@ -56,6 +56,13 @@ class RunConfig:
         texts = ("fingerprint", "images", "software", "device_type", "command")
         known = {key: entry.text(key) for key in texts if key in entry}
         return cls(TrainOptions.from_dict(entry.mapping("options")), **known)
+
+
+def _without_kdcache(software: str | None) -> str | None:
+    """Versions in one line, without ours: another kdcache may go on with a run, another torch may not."""
+    if software is None:
+        return None
+    return ", ".join(one for one in software.split(", ") if not one.startswith("kdcache "))
 
 
 @dataclass(frozen=True)

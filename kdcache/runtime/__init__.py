@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         to_device,
     )
     from kdcache.runtime.distributed import (
-        SINGLE_PROCESS,
         Processes,
+        SINGLE_PROCESS,
     )
     from kdcache.runtime.files import (
         write_atomically,

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from kdcache.search.sweep import (
         combinations,
         finished,
-        start_helpers,
         train_all,
     )
 

@@ -13,7 +13,15 @@ from torch import Tensor
 from kdcache.config import Role, TrainOptions
 from kdcache.engine import StudentRun, TrainingCallbacks, TrainingData
 from kdcache.errors import KdcacheError, OptionError
-from kdcache.runs import SUMMARY_FILE, EpochRecord, RunSummary, read_config, read_history, read_summary, resumed_options
+from kdcache.runs import (
+    SUMMARY_FILE,
+    EpochRecord,
+    RunSummary,
+    read_config,
+    read_history,
+    read_summary,
+    resumed_options,
+)
 from kdcache.runtime import write_json
 
 _FAILED, _STOPPED = "failed.json", "stopped.json"
@@ -40,9 +48,8 @@ def combinations(
     for name in settings:
         if name not in TrainOptions.names(Role.RECIPE):
             expected = "--set of options in which students of one cache can differ"
-            raise KdcacheError(
-                expected, f"--set {name}", "run a sweep for each value, or use --seeds"
-            )
+            remedy = "run a sweep for each value, or use --seeds"
+            raise OptionError(expected, f"--set {name}", remedy)
     students = []
     for seed in seeds:
         for values in itertools.product(*settings.values()):
@@ -180,7 +187,10 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
     if held.fingerprint != fingerprint:
         faults.append("another cache")
     if faults:
-        expected, found = "a sweep folder of the same options", f"{options.out} with {'; '.join(faults)}"
+        expected, found = (
+            "a sweep folder of the same options",
+            f"{options.out} with {'; '.join(faults)}",
+        )
         raise OptionError(expected, found, "give another --out")
 
 
