@@ -5,8 +5,9 @@ import sys
 
 from kdcache.cli import Progress, exit_code, parse_options, say
 from kdcache.config import TrainOptions
-from kdcache.engine import StudentRun, load_training_data, resumed_options
-from kdcache.report import comparison, draw_pictures, format_table, show_batch
+from kdcache.engine import StudentRun, load_training_data
+from kdcache.report import compare_runs, draw_pictures, show_batch
+from kdcache.runs import read_run, resumed_options
 from kdcache.runtime import distributed
 
 
@@ -22,11 +23,10 @@ def main(argv: list[str] | None = None) -> None:
             options, training_data, progress.say, progress, show, processes, progress.show
         )
         run.train()
-    summary = run.finish()
+    run.finish()
     if processes.is_main:
         draw_pictures(run)
-        rows, _ = comparison([summary])
-        say("\n" + format_table(rows))
+        say(f"\n{compare_runs([read_run(options.out)]).table()}")
         say(
             f"\n{options.out}: student.pt, student.json, summary.json, predictions.pt, curves.png, confusion.png, views.png"
         )

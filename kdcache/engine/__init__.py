@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.student_run import (
         StudentRun,
-        resumed_options,
     )
     from kdcache.engine.teacher import (
         Teacher,

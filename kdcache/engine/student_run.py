@@ -1,6 +1,5 @@
 """One run of phase two, from options to the folder that it leaves."""
 
-import contextlib
 import dataclasses
 import json
 import time
@@ -15,14 +14,13 @@ from torch import Tensor
 
 import kdcache
 from kdcache.config import TrainOptions
-from kdcache.data import Split
 from kdcache.distill import TeacherTargets
 from kdcache.engine.resolve import check_combination, check_processes, choose_projection, resolve
 from kdcache.engine.trainer import Trainer, build_student
 from kdcache.engine.training_data import TrainingData
 from kdcache.errors import KdcacheError
 from kdcache.models import CARD_FILE, StudentCard, student_state_dict
-from kdcache.runs import read_summary, save_predictions, start_run
+from kdcache.runs import best_labels_only, save_predictions, start_run
 from kdcache.runtime import (
     SINGLE_PROCESS,
     Processes,
@@ -201,10 +199,12 @@ class StudentRun:
             accuracy = self._teacher_accuracy("validation")
             how = "as it is" if options.projection == "none" else "through the probe"
             lines.append(f"the teacher, {how}, names {accuracy:.1%} of the validation images right")
-            best = _best_labels_only(options.out, self.images.splits["validation"])
-            if options.alpha > 0 and best is not None and best[1] > accuracy:
+            best = None
+            if options.alpha > 0:
+                best = best_labels_only(options.out, self.images.splits["validation"].digest())
+            if best is not None and best.validation_accuracy > accuracy:
                 lines.append(
-                    f"warning: {best[0]}, trained on labels only, names {best[1]:.1%} right, more than this teacher:"
+                    f"warning: {best.name}, trained on labels only, names {best.validation_accuracy:.1%} right, more than this teacher:"
                     " distilling can hardly help"
                 )
         if self.targets is not None and options.alpha > 0:
@@ -346,32 +346,6 @@ def _event_writer(folder: Path) -> Any:
             "pip install kdcache[tensorboard], or leave it away",
         ) from error
     return SummaryWriter(folder / "events")
-
-
-def _best_labels_only(out: Path, validation: Split) -> tuple[str, float] | None:
-    """Name and validation accuracy of the best run beside `out` that was trained on labels only, on the same images."""
-    found = []
-    for path in out.absolute().parent.glob("*/summary.json"):
-        with contextlib.suppress(KdcacheError):
-            entry = read_summary(path.parent)
-            if entry["alpha"] == 0:
-                found.append(entry)
-    digest = validation.digest() if found else ""
-    same = [entry for entry in found if entry.get("validation_digest") == digest]
-    best = max(same, key=lambda entry: entry["validation_accuracy"], default=None)
-    return best and (best["name"], best["validation_accuracy"])
-
-
-def resumed_options(folder: Path) -> TrainOptions:
-    """The options of an interrupted run, which go on with it."""
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text())["options"]
-        return TrainOptions.from_dict(values | {"resume": str(folder), "out": str(folder)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KdcacheError(
-            "the folder of a run", f"{path}: {error}", "give the --out of an interrupted run"
-        ) from error
 
 
 def _epoch_line(record: dict[str, float], epochs: int) -> str:

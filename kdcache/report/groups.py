@@ -1,29 +1,26 @@
-"""Runs that differ in nothing but their seed, as one row: how good, how sure, and against labels only.
+"""Groups of runs that differ in nothing but their seed: their labels, their baselines, and which is the best.
 
-The best row is the one with the highest mean validation accuracy: the test split chooses nothing.
+The best group is the one with the highest mean validation accuracy: the test split chooses nothing.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 from kdcache.config import Role, TrainOptions
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError
 from kdcache.report.statistics import PairedTest, mean, paired_test, standard_deviation
-from kdcache.runs import Run
+from kdcache.runs import Run, RunSummary
+
+Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
+"""The numbers of a summary that are shown by group."""
 
 _TOLD_BY_SUMMARY = {"dataset", "live_teacher"}  # by dataset and views
 _ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "epochs", "fingerprint")
-_SHORT = {
-    "temperature": "T",
-    "alpha": "alpha",
-    "fingerprint": "cache",
-    "student_weights": "weights",
-}
-
-
+_SHORT = {"temperature": "T", "fingerprint": "cache", "student_weights": "weights"}
 _DIGITS_OF_A_FINGERPRINT = 8
 
 
@@ -31,71 +28,137 @@ _DIGITS_OF_A_FINGERPRINT = 8
 class Group:
     """Runs that differ in nothing but their seed.
 
-    Attributes:
+    Args:
         label: distinguishes the group from the others: its kind, and the options in which groups of its kind differ.
         runs: one or more; those of one seed count as one.
         setting: the options that shape the result.
-        zero: label of the labels-only group that is its zero line; None for labels-only groups and where there is none.
-        versus_baseline: the test accuracies of this group against those of its zero line; None where `zero` is.
-        best: whether its mean validation accuracy is the highest.
+        baseline: label of the labels-only group that it is compared with; None for labels-only groups, and where
+            there is none.
+        versus_baseline: the test accuracies of this group against those of its baseline; None where `baseline` is.
+        best: whether its mean validation accuracy is the highest of several groups.
     """
 
     label: str
     runs: tuple[Run, ...]
     setting: Mapping[str, Any]
-    zero: str | None = None
+    baseline: str | None = None
     versus_baseline: PairedTest | None = None
     best: bool = False
 
     @property
     def distilled(self) -> bool:
-        return self.runs[0].distilled
+        return self.runs[0].summary.distilled
 
     @property
     def student(self) -> str:
-        return self.runs[0].summary["student"]
+        return self.runs[0].summary.student
 
     @property
-    def short(self) -> str:
+    def short_label(self) -> str:
         """The label for charts, where colour or a heading tells the kind."""
         return self.label.removeprefix("distilled, ")
 
-    def by_seed(self, key: str) -> dict[int, float]:
-        """A number of the summary, such as test_accuracy, by seed; the mean where runs share a seed."""
+    def by_seed(self, score: Score) -> dict[int, float]:
+        """A number of the summaries by seed, as far as they have it; the mean where runs share a seed."""
         found: dict[int, list[float]] = {}
         for run in self.runs:
-            if run.summary.get(key) is not None:
-                found.setdefault(run.seed, []).append(float(run.summary[key]))
+            value = getattr(run.summary, score)
+            if value is not None:
+                found.setdefault(run.summary.seed, []).append(float(value))
         return {seed: mean(found[seed]) for seed in sorted(found)}
 
-    def mean_of(self, key: str) -> float | None:
-        values = list(self.by_seed(key).values())
+    def mean_of(self, score: Score) -> float | None:
+        """The mean over the seeds; None where no summary has the number."""
+        values = list(self.by_seed(score).values())
         return mean(values) if values else None
 
-    def spread_of(self, key: str) -> float | None:
+    def spread_of(self, score: Score) -> float | None:
         """The standard deviation over the seeds; None for a single one."""
-        return standard_deviation(list(self.by_seed(key).values()))
+        return standard_deviation(list(self.by_seed(score).values()))
+
+    @property
+    def validation_accuracy(self) -> float:
+        """The mean over the seeds."""
+        return mean(list(self.by_seed("validation_accuracy").values()))
+
+
+@dataclass(frozen=True)
+class TeacherRow:
+    """A teacher as its students saw it. Accuracies are fractions of 1; None where no run recorded them."""
+
+    what: str
+    model: str
+    validation_accuracy: float | None
+    test_accuracy: float | None
+
+    @property
+    def label(self) -> str:
+        """What it is, and which one."""
+        return f"{self.what}: {self.model}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"what": self.what, "kind": "teacher"} | {
+            key: getattr(self, key) for key in ("model", "validation_accuracy", "test_accuracy")
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a group, with full precision.
+
+    Accuracies and their differences are fractions of 1, `..._sd` the standard deviation over the `n` seeds, None of a
+    single one; seconds are the mean. `difference` is to the labels-only group `baseline`, over the `shared_seeds`,
+    `difference_low` to `difference_high` its 95 % interval; `why_no_p` says why there is no p, where one could be.
+    """
+
+    what: str
+    kind: str
+    model: str
+    parameters: int | None
+    alpha: float
+    temperature: float | None
+    n: int
+    seeds: list[int]
+    validation_accuracy: float
+    validation_sd: float | None
+    test_accuracy: float | None
+    test_sd: float | None
+    best: bool
+    baseline: str | None
+    shared_seeds: int | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    p: float | None
+    why_no_p: str | None
+    seconds: float | None
+    fingerprint: str | None
+    runs: list[str]
+
+    @property
+    def distilled(self) -> bool:
+        return self.kind == "distilled"
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Raise KdcacheError unless all runs were tested on the same images, as far as their summaries say."""
-
-    def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        keys = (
-            ("test_digest",)
-            if one.get("test_digest") and other.get("test_digest")
-            else ("dataset", "test_images")
-        )
-        return all(one.get(key) == other.get(key) for key in keys)
-
-    first = next((run for run in runs if run.summary.get("test_digest")), runs[0])
+    """Raise DataError unless all runs were tested on the same images, as far as their summaries say."""
+    first = next((run for run in runs if run.summary.test_digest), runs[0])
     for run in runs:
-        if not same(first.summary, run.summary):
-            raise KdcacheError(
-                f"runs tested on the same images as {first.name} ({first.summary.get('dataset')})",
-                f"{run.name} ({run.summary.get('dataset')})",
+        if not _tested_alike(first.summary, run.summary):
+            raise DataError(
+                f"runs tested on the same images as {first.name} ({first.summary.dataset})",
+                f"{run.name} ({run.summary.dataset})",
                 "compare runs of one dataset",
             )
+
+
+def _tested_alike(one: RunSummary, other: RunSummary) -> bool:
+    if one.test_digest and other.test_digest:
+        return one.test_digest == other.test_digest
+    return (one.dataset, one.test_images) == (other.dataset, other.test_images)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -105,68 +168,61 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         members.setdefault(json.dumps(_setting(run), sort_keys=True, default=str), []).append(run)
     groups = [Group("", tuple(some), _setting(some[0])) for some in members.values()]
     groups.sort(key=lambda group: group.distilled)
-    groups = [
-        replace(group, label=label) for group, label in zip(groups, _labels(groups), strict=True)
-    ]
-    best = max(groups, key=_validation) if len(groups) > 1 else None
+    groups = [replace(group, label=_label(group, groups)) for group in groups]
+    best = max(groups, key=lambda group: group.validation_accuracy) if len(groups) > 1 else None
     return [_with_baseline(replace(group, best=group is best), groups) for group in groups]
 
 
 def best_of(groups: Sequence[Group], distilled: bool) -> Group | None:
     """The group of a kind with the highest mean validation accuracy; the first of equals, None of none."""
-    return max(
-        (group for group in groups if group.distilled == distilled), key=_validation, default=None
-    )
-
-
-def _validation(group: Group) -> float:
-    return group.mean_of("validation_accuracy") or 0.0
+    kind = [group for group in groups if group.distilled == distilled]
+    return max(kind, key=lambda group: group.validation_accuracy, default=None)
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    """The options that shape a run's result; without distilling, neither temperature nor probe are among them."""
+    """The options that shape a run's result; without distilling, the loss, temperature and probe are not among them."""
+    options = run.config.options.as_dict() if run.config is not None else {}
     shaping = {*TrainOptions.names(Role.DATA, Role.RECIPE)} - _TOLD_BY_SUMMARY
-    setting = {key: value for key, value in run.options.items() if key in shaping}
-    setting |= {key: run.summary.get(key) for key in _ALWAYS}
-    setting["matching"] = run.summary.get(
-        "views"
-    )  # matched, unmatched or live; options have how many views there are
-    if not run.distilled:
-        setting |= {
-            "temperature": None,
-            "projection": "head" if run.options.get("projection") == "head" else None,
-        }
+    setting = {key: value for key, value in options.items() if key in shaping}
+    setting |= {key: getattr(run.summary, key) for key in _ALWAYS}
+    # the options' own `views` say how many there are; the summary's whose they are: matched, unmatched or live
+    setting["matching"] = run.summary.views
+    if not run.summary.distilled:
+        setting |= {"temperature": None, "loss": None}
+        setting["projection"] = "head" if options.get("projection") == "head" else None
     return setting
 
 
-def _labels(groups: Sequence[Group]) -> list[str]:
-    """The kind, temperature and alpha where the kind varies in them, what else its student's groups vary in, the student."""
-    labels = []
-    for group in groups:
-        kind = [other for other in groups if other.distilled == group.distilled]
-        kin = [other for other in kind if other.student == group.student]
-        keys = [key for key in ("temperature", "alpha") if _values(kind, key) > 1]
-        more = dict.fromkeys(key for other in kin for key in other.setting if _values(kin, key) > 1)
-        if "augment" in more and all(other.setting["matching"] != "live" for other in kin):
-            more.pop("matching", None)  # it follows from the augmentation
-        shown = {key: group.setting.get(key) for key in dict.fromkeys([*keys, *more])}
-        parts = [_named(key, value) for key, value in shown.items() if value not in (None, False)]
-        parts += [group.student] * (_values(groups, "student") > 1)
-        labels.append(", ".join(["distilled" if group.distilled else "labels only", *parts]))
-    return labels
+def _label(group: Group, groups: Sequence[Group]) -> str:
+    """The kind; temperature and alpha where the kind varies in them; what else its student's groups vary in; the student."""
+    kind = [other for other in groups if other.distilled == group.distilled]
+    kin = [other for other in kind if other.student == group.student]
+    shown = [key for key in ("temperature", "alpha") if _varies(key, kind)]
+    shown += [key for key in group.setting if _varies(key, kin) and key not in shown]
+    lives = any(other.setting["matching"] == "live" for other in kin)
+    if "augment" in shown and "matching" in shown and not lives:
+        shown.remove("matching")  # it follows from the augmentation
+    parts = ["distilled" if group.distilled else "labels only"]
+    for key in shown:
+        value = group.setting.get(key)
+        if value not in (None, False):
+            parts.append(_in_words(key, value))
+    if _varies("student", groups):
+        parts.append(group.student)
+    return ", ".join(parts)
 
 
-def _values(groups: Sequence[Group], key: str) -> int:
-    return len({json.dumps(group.setting.get(key), default=str) for group in groups})
+def _varies(key: str, groups: Sequence[Group]) -> bool:
+    return len({json.dumps(group.setting.get(key), default=str) for group in groups}) > 1
 
 
-def _named(key: str, value: Any) -> str:
+def _in_words(key: str, value: Any) -> str:
+    if key == "matching":
+        return "live teacher" if value == "live" else f"{value} views"
     if key == "fingerprint":
-        value = str(value)[:_DIGITS_OF_A_FINGERPRINT] if value else "none"
+        value = value[:_DIGITS_OF_A_FINGERPRINT]
     elif isinstance(value, str):
         value = PurePath(value).name
-    if key == "matching":
-        return {"live": "live teacher"}.get(value, f"{value} views")
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"{_SHORT.get(key, key.replace('_', ' '))} {shown}"
 
@@ -182,62 +238,54 @@ def _with_baseline(group: Group, groups: Sequence[Group]) -> Group:
     def differing(other: Group) -> int:
         return sum(value != group.setting.get(key) for key, value in other.setting.items())
 
-    zero = min(candidates, key=lambda other: (differing(other), -_validation(other)))
-    test = paired_test(group.by_seed("test_accuracy"), zero.by_seed("test_accuracy"))
-    return replace(group, zero=zero.label, versus_baseline=test)
+    baseline = min(candidates, key=lambda other: (differing(other), -other.validation_accuracy))
+    test = paired_test(group.by_seed("test_accuracy"), baseline.by_seed("test_accuracy"))
+    return replace(group, baseline=baseline.label, versus_baseline=test)
 
 
-def rows_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Everything known of each group with full precision, JSON-ready; the teachers first, which have few of the keys.
-
-    Accuracies and their differences are shares (0..1), sd the standard deviation over the n seeds, seconds the mean.
-    """
-    return _teachers([run for group in groups for run in group.runs]) + [
-        _row(group) for group in groups
-    ]
-
-
-def _row(group: Group) -> dict[str, Any]:
+def row_of(group: Group) -> Row:
+    """The group's numbers."""
     summary, test = group.runs[0].summary, group.versus_baseline
-    low, high = test.interval if test and test.interval else (None, None)
-    return {
-        "what": group.label,
-        "kind": "distilled" if group.distilled else "labels only",
-        "model": group.student,
-        "parameters": summary.get("parameters"),
-        "alpha": summary["alpha"],
-        "temperature": summary.get("temperature") if group.distilled else None,
-        "n": len(group.by_seed("validation_accuracy")),
-        "seeds": sorted({run.seed for run in group.runs}),
-        "validation_accuracy": group.mean_of("validation_accuracy"),
-        "validation_sd": group.spread_of("validation_accuracy"),
-        "test_accuracy": group.mean_of("test_accuracy"),
-        "test_sd": group.spread_of("test_accuracy"),
-        "best": group.best,
-        "baseline": group.baseline,
-        "shared_seeds": len(test.seeds) if test else None,
-        "difference": test.difference if test else None,
-        "difference_low": low,
-        "difference_high": high,
-        "p": test.p if test else None,
-        "why_no_p": (
-            test.reason if test else "no labels-only run of this student" if group.distilled else ""
-        )
-        or None,
-        "seconds": group.mean_of("seconds"),
-        "fingerprint": summary.get("fingerprint"),
-        "runs": [str(run.folder) for run in group.runs],
-    }
+    why_no_p = None
+    if group.distilled:
+        why_no_p = "no labels-only run of this student" if test is None else test.reason or None
+    low, high = (test and test.interval) or (None, None)
+    return Row(
+        what=group.label,
+        kind="distilled" if group.distilled else "labels only",
+        model=group.student,
+        parameters=summary.parameters,
+        alpha=summary.alpha,
+        temperature=summary.temperature if group.distilled else None,
+        n=len(group.by_seed("validation_accuracy")),
+        seeds=sorted({run.summary.seed for run in group.runs}),
+        validation_accuracy=group.validation_accuracy,
+        validation_sd=group.spread_of("validation_accuracy"),
+        test_accuracy=group.mean_of("test_accuracy"),
+        test_sd=group.spread_of("test_accuracy"),
+        best=group.best,
+        baseline=group.baseline,
+        shared_seeds=len(test.seeds) if test else None,
+        difference=test.difference if test else None,
+        difference_low=low,
+        difference_high=high,
+        p=test.p if test else None,
+        why_no_p=why_no_p,
+        seconds=group.mean_of("seconds"),
+        fingerprint=summary.fingerprint,
+        runs=[str(run.folder) for run in group.runs],
+    )
 
 
-def _teachers(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row for each teacher that the runs had, seen through the projection with which it taught."""
-    found: dict[tuple, dict[str, Any]] = {}
-    for run in sorted(runs, key=lambda run: not run.distilled):
-        if teacher := run.summary.get("teacher"):
-            scores = {key: teacher.get(key) for key in ("validation_accuracy", "test_accuracy")}
-            projection = run.summary.get("projection")
-            what = "teacher" if projection in (None, "none") else f"teacher, {projection}"
-            row = {"what": what, "kind": "teacher", "model": teacher.get("name"), **scores}
-            found.setdefault((row["model"], *scores.values()), row)
-    return list(found.values())
+def teachers_of(runs: Sequence[Run]) -> tuple[TeacherRow, ...]:
+    """Each teacher once, seen through the projection with which it taught."""
+    found: dict[tuple[object, ...], TeacherRow] = {}
+    for run in sorted(runs, key=lambda run: not run.summary.distilled):
+        teacher, projection = run.summary.teacher, run.summary.projection
+        if teacher is None:
+            continue
+        what = "teacher" if projection in (None, "none") else f"teacher, {projection}"
+        # a labels-only run of the same cache records the same scores and no projection
+        same = (teacher.name, teacher.validation_accuracy, teacher.test_accuracy)
+        found.setdefault(same, TeacherRow(what, *same))
+    return tuple(found.values())

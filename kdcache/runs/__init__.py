@@ -9,17 +9,35 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.runs.folder import (
+        BEST_CHECKPOINT,
+        CONFIG_FILE,
+        HISTORY_FILE,
+        LAST_CHECKPOINT,
+        PREDICTIONS_FILE,
         RUN_FILES,
+        STUDENT_FILE,
+        SUMMARY_FILE,
+        read_config,
+        read_history,
         read_summary,
         start_run,
     )
     from kdcache.runs.predictions import (
+        Predictions,
         save_predictions,
     )
     from kdcache.runs.reader import (
         Run,
+        best_labels_only,
         find_runs,
-        load_test_images,
+        read_run,
+        resumed_options,
+    )
+    from kdcache.runs.records import (
+        EpochRecord,
+        RunConfig,
+        RunSummary,
+        TeacherScores,
     )
 
 __getattr__ = lazy_exports(__name__)

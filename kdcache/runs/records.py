@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcache.config import TrainOptions
+from kdcache.errors import OptionError
 from kdcache.runtime import JsonObject
 
 
@@ -40,11 +41,17 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, document: Any) -> RunConfig:
-        """Raises ValueError, naming the field, or KdcacheError where an option has a value that it does not take."""
+        """Raises ValueError, naming the field or the option."""
         entry = JsonObject(document)
         texts = ("fingerprint", "images", "software", "device_type", "command")
         known = {key: entry.text(key) for key in texts if key in entry}
-        return cls(TrainOptions.from_dict(entry.mapping("options")), **known)
+        try:
+            options = TrainOptions.from_dict(entry.mapping("options"))
+        except OptionError as error:
+            raise ValueError(f"options: expected {error.expected}, found {error.found}") from error
+        except TypeError as error:  # text where a number is compared with its range
+            raise ValueError(f"options: {error}") from error
+        return cls(options, **known)
 
 
 @dataclass(frozen=True)

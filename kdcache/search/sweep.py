@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from kdcache.config import Role, TrainOptions
-from kdcache.engine import StudentRun, TrainingData, resumed_options
+from kdcache.engine import StudentRun, TrainingData
 from kdcache.errors import KdcacheError
 from kdcache.report import draw_pictures
-from kdcache.runs import read_summary
+from kdcache.runs import RunSummary, read_history, read_run, resumed_options
 from kdcache.runtime import write_json
 
 _FAILED, _STOPPED = "failed.json", "stopped.json"
@@ -60,7 +60,7 @@ def train_all(
     student_progress: Callable[[int, int], None],
     stop_early: bool = False,
     show_epoch: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
+) -> list[RunSummary]:
     """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
 
     Several processes may run the same sweep at once: each takes the students that no other one is training. What was
@@ -117,7 +117,7 @@ def train_all(
                 write_json(options.out / _FAILED, {"error": str(error)})
                 say(f"{options.out.name}: failed: {error}")
     progress(len(students), len(students))
-    return [read_summary(options.out) for options in finished(students)]
+    return [read_run(options.out).summary for options in finished(students)]
 
 
 def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:
@@ -145,15 +145,11 @@ def _below_median(students: Sequence[TrainOptions], history: Sequence[Mapping[st
         return False
     others = []
     for options in students:
-        path = options.out / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) > epochs:  # it has gone further than this one
-            others.append(_best(json.loads(line) for line in lines[:epochs]))
-    return bool(others) and _best(history) < statistics.median(others)
-
-
-def _best(history: Iterable[Mapping[str, float]]) -> float:
-    return max(entry["validation_accuracy"] for entry in history)
+        held = read_history(options.out)
+        if len(held) > epochs:  # it has gone further than this one
+            others.append(max(entry.validation_accuracy for entry in held[:epochs]))
+    best = max(entry["validation_accuracy"] for entry in history)
+    return bool(others) and best < statistics.median(others)
 
 
 def _begun(options: TrainOptions) -> TrainOptions:

@@ -3,7 +3,6 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from kdcache.config import TrainOptions
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import TrainingData, load_training_data
 from kdcache.errors import KdcacheError
+from kdcache.runs import RunSummary
 from kdcache.search import sweep
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
@@ -46,7 +46,7 @@ def base(cache: Path, tmp_path: Path) -> TrainOptions:
 
 def train_all(
     students: list[TrainOptions], training_data: TrainingData
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[RunSummary], list[str]]:
     said: list[str] = []
     return sweep.train_all(students, training_data, said.append, quiet, quiet), said
 
@@ -72,7 +72,7 @@ def test_a_sweep_trains_what_single_runs_would(
     base: TrainOptions, training_data: TrainingData, tmp_path: Path
 ) -> None:
     summaries, _ = train_all(sweep.combinations(base, {"alpha": (0.0, 0.9)}, (0,)), training_data)
-    assert [entry["alpha"] for entry in summaries] == [0.0, 0.9]
+    assert [entry.alpha for entry in summaries] == [0.0, 0.9]
     single = StudentRun(
         base.replace(out=tmp_path / "single"), load_training_data(base), quiet, quiet
     )
@@ -123,7 +123,7 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
 ) -> None:
     students = sweep.combinations(base, {"lr": (1e30, 0.1)}, (0,))
     summaries, said = train_all(students, training_data)
-    assert [entry["name"] for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
+    assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
     failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
     assert "expected a finite loss that does not explode" in failed and any(
         "failed: expected a finite loss" in line for line in said
@@ -138,7 +138,7 @@ def test_one_that_another_process_trains_is_left_to_it(
     with open(students[0].out / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         summaries, said = train_all(students, training_data)
-    assert [entry["seed"] for entry in summaries] == [
+    assert [entry.seed for entry in summaries] == [
         1
     ] and "seed=0: another process is at it" in said
 
@@ -173,7 +173,10 @@ def test_hopeless_students_are_stopped_by_the_median_rule(
     students = sweep.combinations(base.replace(epochs=4), {}, (0, 1, 2))
     for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
         options.out.mkdir(parents=True)
-        lines = [json.dumps({"validation_accuracy": accuracy}) for accuracy in accuracies]
+        lines = [
+            json.dumps({"epoch": epoch, "validation_accuracy": accuracy})
+            for epoch, accuracy in enumerate(accuracies, 1)
+        ]
         (options.out / "metrics.jsonl").write_text("\n".join(lines))
     assert sweep._below_median(students, [{"validation_accuracy": 0.55}])
     assert not sweep._below_median(students, [{"validation_accuracy": 0.65}])
@@ -297,7 +300,9 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
     assert started[0][1:4] == ["-m", "kdcache", "sweep"] and started[0][-2:] == ["--jobs", "1"]
     table = capsys.readouterr().out.splitlines()
     assert "seed=1: another process is at it" in table
-    assert any(line.startswith(str(base.out / "seed=1")) for line in table[-3:])
+    header, _, *lines = table[-4:]
+    assert header.split()[:3] == ["what", "model", "n"]
+    assert any(line.split()[:4] == ["distilled", "tiny_models:tiny_cnn", "2"] for line in lines), table
 
 
 def test_an_interrupted_sweep_says_how_far_it_came(

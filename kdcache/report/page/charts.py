@@ -1,7 +1,8 @@
 """Charts as SVG text for a web page: small enough for a phone, coloured by the page's style sheet, readable aloud.
 
 Every chart is `WIDTH` units wide, which is a phone's width in CSS pixels, so that its text has its nominal size there.
-Marks carry classes, not colours: `zero` is labels only, `best` the best distilled group, `other` the rest.
+Marks carry classes, not colours: `baseline` is labels only, `best` the best distilled group, and
+`other` the rest.
 """
 
 import math
@@ -107,7 +108,7 @@ def curves(series: Sequence[Line], description: str, x_name: str) -> str:
         if tick == int(tick):
             parts.append(text(x(tick), bottom + 15, f"{tick:g}", "tick middle"))
     parts.append(text(right + 8, bottom + 15, x_name, "tick"))
-    for one in sorted(series, key=lambda one: ("other", "zero", "best").index(one.kind)):
+    for one in sorted(series, key=lambda one: ("other", "baseline", "best").index(one.kind)):
         where = [x(at) for at in one.x]
         if one.labelled and list(one.low) != list(one.high):
             upper = list(zip(where, map(y, one.high), strict=True))
