@@ -1,4 +1,4 @@
-"""Tables as plain text and as CSV, and how accuracies, their differences and p values are written."""
+"""Tables as plain text and as CSV; how accuracies, their differences and p values are written."""
 
 import csv
 import io
@@ -11,8 +11,8 @@ def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | 
 
     Args:
         rows: text is kept as it is, also where it is a number; None and what is missing become "-".
-        columns: keys to show, in order; by default all, in the order of their first appearance. A column is aligned
-            to the right if all it holds are numbers.
+        columns: keys to show, in order; by default all, in the order of their first appearance. A
+            column is aligned to the right if all it holds are numbers.
     """
     if columns is None:
         columns = list(dict.fromkeys(key for row in rows for key in row))

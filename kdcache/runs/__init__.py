@@ -1,4 +1,4 @@
-"""What a run of phase two leaves in its folder: typed records, predictions, and finding and reading them.
+"""What a run of phase two leaves in its folder: typed records, predictions, and their reader.
 
 Everything that looks at runs, looks at them through this folder.
 """

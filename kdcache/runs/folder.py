@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, the making of a new one, and each of its JSON files read as its record.
+"""A run's folder: the names of its files, making a new one, and reading each file as its record.
 
 Nothing here imports torch.
 """
@@ -43,7 +43,8 @@ Record = TypeVar("Record")
 def start_run(folder: Path, overwrite: bool) -> None:
     """Make the folder of a new run.
 
-    Raises OptionError where it holds a run already and `overwrite` is not given, DataError where it cannot be written.
+    Raises OptionError where it holds a run already and `overwrite` is not given, DataError where it
+    cannot be written.
     """
     held = [name for name in RUN_FILES if (folder / name).exists()]
     if held and not overwrite:
@@ -96,7 +97,10 @@ def _history_from(text: str) -> list[EpochRecord]:
 
 
 def _read(path: Path, parse: Callable[[str], Record]) -> Record | None:
-    """What a file says; None where there is none. `parse` raises ValueError, naming the field that is wrong."""
+    """What a file says; None where there is none.
+
+    `parse` raises ValueError, naming the field that is wrong.
+    """
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The file of a run's predictions for the test images: labels, and logits of student and teacher."""
+"""The file of a run's predictions for the test images: labels, student and teacher logits."""
 
 import pickle
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _FAULTS = (
 
 @dataclass(frozen=True)
 class Predictions:
-    """labels int64 `(M,)`; logits float32 `(M, K)` of the student and, where there was one, of the teacher."""
+    """Labels int64 `(M,)`, and logits float32 `(M, K)` of the student and, if any, the teacher."""
 
     labels: Tensor
     student: Tensor
@@ -38,8 +38,9 @@ def save_predictions(
 ) -> None:
     """Keep what was predicted for the test images, small: float16, each row less its largest logit.
 
-    That subtraction changes no probability, and it makes the largest logit an exact 0 with float16's finest steps
-    around it, so that rounding changes no prediction. Logits that are not finite become the least float16.
+    That subtraction changes no probability, and it makes the largest logit an exact 0 with
+    float16's finest steps around it, so that rounding changes no prediction. Logits that are not
+    finite become the least float16.
 
     Args:
         labels: int64 `(M,)`.
@@ -59,7 +60,7 @@ def _small(logits: Tensor) -> Tensor:
 
 
 def read_predictions(path: Path) -> Predictions | None:
-    """What `save_predictions` kept; None where there is no such file, which very old runs did not leave.
+    """What `save_predictions` kept; None where there is no such file, as in very old runs.
 
     Raises DataError where the file holds something else.
     """
@@ -78,7 +79,7 @@ def read_predictions(path: Path) -> Predictions | None:
 
 
 def _check_shapes(labels: Tensor, student: Tensor, teacher: Tensor | None) -> None:
-    """Raise ValueError or RuntimeError unless labels and logits are of the same images and classes."""
+    """Raise ValueError or RuntimeError unless all are of the same images and classes."""
     count, classes = student.shape
     low, high = labels.aminmax()
     alike = labels.shape == (count,) and (teacher is None or teacher.shape == student.shape)

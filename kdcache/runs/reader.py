@@ -39,8 +39,8 @@ _BEGUN = (SUMMARY_FILE, CONFIG_FILE, HISTORY_FILE)
 class Run:
     """A finished run.
 
-    `name` is the part of the folder's path in which the runs that were read together differ. `config` is None and
-    `history` empty where the run left none.
+    `name` is the part of the folder's path in which the runs that were read together differ.
+    `config` is None and `history` empty where the run left none.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def command(self) -> tuple[str, bool]:
-        """The command line, and whether it was recorded; else it is put together from the options."""
+        """The command line, and whether it was recorded or is put together from the options."""
         if self.config is None:
             return TrainOptions().command_line(), False
         if self.config.command is not None:
@@ -79,7 +79,8 @@ class Run:
 def read_run(folder: Path, name: str | None = None) -> Run:
     """The finished run in a folder, called `name` or as its folder is.
 
-    Raises DataError where it is not finished, or a file, which is named, is not what train_student.py writes.
+    Raises DataError where it is not finished, or a file, which is named, is not what
+    train_student.py writes.
     """
     summary = read_summary(folder)
     if summary is None:
@@ -94,7 +95,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def resumed_options(folder: Path) -> TrainOptions:
-    """The options with which the interrupted run in a folder goes on: its own. Raises DataError where there is none."""
+    """The options with which the interrupted run in a folder goes on: its own.
+
+    Raises DataError where there is no run.
+    """
     config = read_config(folder)
     if config is None:
         raise DataError(
@@ -106,10 +110,10 @@ def resumed_options(folder: Path) -> TrainOptions:
 
 
 def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
-    """Of the finished runs in folders beside this one, the best by validation accuracy of those from labels only.
+    """The best labels-only run, by validation accuracy, of those in folders beside this one.
 
-    Counted are those that were validated on the same images. What cannot be read, or is no run's, is passed over: the
-    folder may hold anything.
+    Counted are those that were validated on the same images. What cannot be read, or is no run's,
+    is passed over: the folder may hold anything.
     """
     found: list[RunSummary] = []
     for path in sorted(beside.absolute().parent.glob(f"*/{SUMMARY_FILE}")):
@@ -128,7 +132,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
     Args:
         folders: of runs, or of folders of runs, or of folders of such.
 
-    Raises DataError where a folder holds no run at all, where no run is finished, or where one cannot be read.
+    Raises DataError where a folder holds no run at all, where no run is finished, or where one
+    cannot be read.
     """
     found: dict[Path, Path] = {}
     for folder in folders:

@@ -1,7 +1,7 @@
 """What a run records, as types: its configuration, each epoch, and its summary.
 
-Every record has one `from_json`, which names the field that is wrong, ignores fields that a later version added, and takes
-None for those that an older version did not write.
+Every record has one `from_json`, which names the field that is wrong, ignores fields that a later
+version added, and takes None for those that an older version did not write.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class RunConfig:
 class EpochRecord:
     """A line of metrics.jsonl: the means over an epoch (1, 2, ...), and the validation behind it.
 
-    Losses are in nats, accuracies and the agreement with the teacher fractions of 1; `agreement` is None without a teacher.
+    Losses are in nats, accuracies and the agreement with the teacher fractions of 1; `agreement` is
+    None without a teacher.
     """
 
     epoch: int
@@ -109,8 +110,8 @@ class TeacherScores:
 class RunSummary:
     """summary.json: what a finished run reached. Accuracies are fractions of 1.
 
-    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or live (the teacher ran in
-    every step). `loss`, `projection` and `views` are None for labels only.
+    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
+    live (the teacher ran in every step). `loss`, `projection` and `views` are None for labels only.
     """
 
     name: str

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from finished_runs import write_run, write_sweep
 
-from kdcache.report.comparison import Comparison, compare_runs
-from kdcache.report.groups import Row, TeacherRow
+from kdcache.report.comparison import Comparison, Row, TeacherRow, compare_runs
+from kdcache.report.comparison.verdict import words_on_seeds, words_on_single_runs
 from kdcache.report.tables import format_table, p_text
-from kdcache.report.verdict import words_on_seeds, words_on_single_runs
 from kdcache.runs import RunSummary, TeacherScores, find_runs
 
 

@@ -12,7 +12,8 @@ from finished_runs import write_run, write_sweep
 from kdcache.cli.main import main
 from kdcache.errors import DataError
 from kdcache.report.comparison import compare_runs
-from kdcache.report.groups import Group, best_of, check_comparable, group_runs, row_of
+from kdcache.report.comparison.groups import Group, best_of, check_comparable, group_runs
+from kdcache.report.comparison.rows import row_of
 from kdcache.runs import find_runs
 
 

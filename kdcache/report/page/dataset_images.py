@@ -12,11 +12,12 @@ from kdcache.runs import Run
 
 
 def load_test_images(runs: Sequence[Run], folder: Path | None) -> Tensor | str:
-    """The images that the runs were tested on, uint8 `(M, 3, H, W)`, or in words why they cannot be shown.
+    """The images that the runs were tested on, uint8 `(M, 3, H, W)`, or why they cannot be shown.
 
     Args:
         runs: tested on the same images.
-        folder: where the dataset is; None where that is not known, which is no matter for an embedded dataset.
+        folder: where the dataset is; None where that is not known, which is no matter for an
+            embedded dataset.
 
     Raises KdcacheError where `folder` is given and does not hold them.
     """

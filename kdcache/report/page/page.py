@@ -1,4 +1,4 @@
-"""Finished runs as one page of HTML: opens offline, loads nothing, runs no script, reads on a phone and on paper."""
+"""Finished runs as one page of HTML: it opens offline, loads nothing and runs no script."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kdcache.report.comparison import Comparison
-from kdcache.report.groups import Group, Row, TeacherRow, best_of
+from kdcache.report.comparison import Comparison, Group, Row, TeacherRow, best_of
 from kdcache.report.page import prediction_sections, score_sections
 from kdcache.report.page.score_sections import Section
 from kdcache.report.page.svg import escape
@@ -17,8 +16,8 @@ from kdcache.runs import Run
 # the browser's word that nothing is loaded
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NO_PREDICTIONS = (
-    "Confusions, confidence and disagreements are not shown: these runs left no predictions.pt, which older versions"
-    " did not write."
+    "Confusions, confidence and disagreements are not shown: these runs left no predictions.pt,"
+    " which older versions did not write."
 )
 _COLUMNS = (
     "what",
@@ -62,7 +61,8 @@ def render_page(comparison: Comparison, pixels: Tensor | str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<header>\n<h1>{escape(title)}</h1>\n{_lede(comparison.words)}{_facts(groups)}</header>\n"
-        f"{body}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n</main>\n</body>\n</html>"
+        f"{body}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n"
+        "</main>\n</body>\n</html>"
     )
 
 
@@ -70,7 +70,8 @@ def _title(groups: Sequence[Group]) -> str:
     students = list(dict.fromkeys(group.student for group in groups))
     dataset = groups[0].runs[0].summary.dataset or "one dataset"
     who = students[0] if len(students) == 1 else f"{len(students)} students"
-    return f"{who} on {dataset}, {'with and without' if best_of(groups, True) else 'without'} a teacher"
+    how = "with and without" if best_of(groups, True) else "without"
+    return f"{who} on {dataset}, {how} a teacher"
 
 
 def _lede(words: str) -> str:
@@ -117,8 +118,8 @@ def _remark_on_table(groups: Sequence[Group]) -> str:
     )
     if best_of(groups, False) and best_of(groups, True):
         remark += (
-            " Labels only is the baseline; differences are in percentage points, with their 95 % interval, and p is"
-            " that of a paired t-test over the seeds that both rows share."
+            " Labels only is the baseline; differences are in percentage points, with their 95 %"
+            " interval, and p is that of a paired t-test over the seeds that both rows share."
         )
     if any(group.best for group in groups):
         remark += " In bold, the best row by validation accuracy: the test images chose nothing."

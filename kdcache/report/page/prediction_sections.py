@@ -1,4 +1,4 @@
-"""What a page on finished runs shows of their predictions for the test images; some older runs left none."""
+"""What a page on finished runs shows of their predictions for the test images."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from matplotlib import image as image_files
 from torch import Tensor
 
 from kdcache.distill import metrics
-from kdcache.report.groups import Group, best_of
+from kdcache.report.comparison import Group, best_of
 from kdcache.report.page import charts
 from kdcache.report.page.score_sections import Section, figure, kind_of
 from kdcache.report.page.svg import escape
@@ -27,7 +27,10 @@ _PARTS = ("both", "student", "teacher", "mistake", "differing")
 def pooled(
     group: Group, who: Literal["student", "teacher"] = "student"
 ) -> tuple[Tensor, Tensor] | None:
-    """labels int64 `(n M,)` and logits `(n M, K)` of all the group's runs that left them; None where none did."""
+    """labels int64 `(n M,)` and logits `(n M, K)` of the group's n runs that left them.
+
+    None where none did, or where their classes differ in number.
+    """
     labels, logits = [], []
     for run in group.runs:
         rows = getattr(run.predictions, who, None)
@@ -103,9 +106,10 @@ def calibration(groups: Sequence[Group]) -> Section | None:
     if not body:
         return None
     remark = (
-        "Of the test images on which a network is 80 % confident, does it get 80 % right? Bars that end on the dashed line"
-        " say yes; the upright strokes are the gaps, and their mean over the images is the expected calibration error"
-        " (ECE, 15 bins). Beneath, how many images are in each bin."
+        "Of the test images on which a network is 80 % confident, does it get 80 % right? Bars that"
+        " end on the dashed line say yes; the upright strokes are the gaps, and their mean over the"
+        " images is the expected calibration error (ECE, 15 bins). Beneath, how many images are in"
+        " each bin."
     )
     return Section("Confidence", remark, f'<div class="sections">{body}</div>')
 
@@ -138,7 +142,10 @@ def agreement(groups: Sequence[Group]) -> Section | None:
         for name, note, shares in bars
     )
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
-    remark = "Whose predictions are right, and where both are wrong, whether they are wrong alike: mistakes can be taught too."
+    remark = (
+        "Whose predictions are right, and where both are wrong, whether they are wrong alike:"
+        " mistakes can be distilled too."
+    )
     body = f'<ul class="keys">{keys}</ul>' + figure(
         svg, "Shares of the test images in percent, over all seeds."
     )
@@ -146,7 +153,7 @@ def agreement(groups: Sequence[Group]) -> Section | None:
 
 
 def images(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
-    """Tiles of test images on which students disagree with each other, with the teacher or with the label.
+    """Tiles of test images on which students disagree with each other, the teacher or the label.
 
     Args:
         pixels: uint8 `(M, 3, H, W)`, or why there are none.
@@ -181,7 +188,7 @@ def images(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
 
 
 def _best_run(group: Group) -> tuple[Run, Predictions]:
-    """The run with the highest validation accuracy of those that left predictions, of which there is one at least."""
+    """The run with the highest validation accuracy of those that left predictions: one at least."""
     held = [(run, run.predictions) for run in group.runs if run.predictions is not None]
     return max(held, key=lambda pair: pair[0].summary.validation_accuracy)
 

@@ -1,4 +1,4 @@
-"""What a page on finished runs shows of their scores: each a section, or None where there is nothing to show."""
+"""What a page on finished runs shows of their scores: a section each, None without content."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from kdcache.report.groups import Group, Score, TeacherRow, best_of
+from kdcache.report.comparison import Group, Score, TeacherRow, best_of
 from kdcache.report.page import charts
 from kdcache.report.page.svg import escape
 
@@ -33,7 +33,10 @@ class Section:
 
 
 def kind_of(group: Group, groups: Sequence[Group]) -> str:
-    """The class of a group's marks: `best` for the best distilled one, `baseline` for labels only, else `other`."""
+    """The class of a group's marks.
+
+    `best` for the best distilled one, `baseline` for labels only, else `other`.
+    """
     if not group.distilled:
         return "baseline"
     return "best" if group is best_of(groups, True) else "other"
@@ -53,7 +56,10 @@ def accuracies(groups: Sequence[Group], teachers: Sequence[TeacherRow]) -> str:
     lines = [
         (row.what, 100 * row.test_accuracy) for row in teachers if row.test_accuracy is not None
     ]
-    caption = "Test accuracy in percent: a dot a seed, an upright stroke at their mean, which is also the number."
+    caption = (
+        "Test accuracy in percent: a dot a seed, an upright stroke at their mean, which is also the"
+        " number."
+    )
     return figure(charts.dots(rows, lines), caption) if rows else ""
 
 
@@ -72,7 +78,10 @@ def learning(groups: Sequence[Group]) -> Section | None:
             )
     if not body:
         return None
-    remark = "Mean over the seeds, and one standard deviation to both sides. Measured on the validation split after each epoch."
+    remark = (
+        "Mean over the seeds, and one standard deviation to both sides. Measured on the validation"
+        " split after each epoch."
+    )
     if not few:
         remark += " In grey, the other distilled groups."
     return Section("Learning", remark, f'<div class="sections">{body}</div>')
@@ -81,7 +90,7 @@ def learning(groups: Sequence[Group]) -> Section | None:
 def _line(
     group: Group, key: Literal["validation_accuracy", "agreement"], kind: str, named: bool
 ) -> charts.Line | None:
-    """Mean and band over the runs, as far as all of them went; None where an epoch of one lacks the number."""
+    """Mean and band over the runs, as far as all went; None where an epoch lacks the number."""
     histories = [[getattr(epoch, key) for epoch in run.history] for run in group.runs]
     histories = [history for history in histories if history]
     if not histories or any(value is None for history in histories for value in history):
@@ -99,7 +108,10 @@ def _line(
 
 
 def temperature_and_alpha(groups: Sequence[Group]) -> Section | None:
-    """A heat map of the largest family of distilled groups that differ in nothing else; None where they vary in one only."""
+    """A heat map of the largest family of distilled groups that differ in nothing else.
+
+    None where they vary in one of the two only.
+    """
     families: dict[str, list[Group]] = {}
     for group in groups:
         if group.distilled and group.mean_of("test_accuracy") is not None:
@@ -140,8 +152,14 @@ def temperature_and_alpha(groups: Sequence[Group]) -> Section | None:
         ("weight of the teacher", "temperature"),
         f"Test accuracy: {spoken}",
     )
-    remark = "How much the teacher weighs, and how much its predictions are softened. The stronger the shade, the more accurate."
-    caption = "Mean test accuracy in percent over the seeds. The shades span the range of these numbers, however narrow."
+    remark = (
+        "How much the teacher weighs, and how much its predictions are softened. The stronger the"
+        " shade, the more accurate."
+    )
+    caption = (
+        "Mean test accuracy in percent over the seeds. The shades span the range of these numbers,"
+        " however narrow."
+    )
     return Section(
         "Temperature and alpha", remark, f'<div class="sections">{figure(svg, caption)}</div>'
     )
@@ -165,7 +183,7 @@ def cost(groups: Sequence[Group]) -> Section | None:
     if not body:
         return None
     remark = (
-        "Test accuracy in percent against what it costs: to the left is cheaper, above is better. Seconds are those of the"
-        " machine that trained, with whatever else it did."
+        "Test accuracy in percent against what it costs: to the left is cheaper, above is better."
+        " Seconds are those of the machine that trained, with whatever else it did."
     )
     return Section("Cost", remark, f'<div class="sections">{body}</div>')

@@ -1,4 +1,4 @@
-"""Finished runs side by side: a row for each group, the teachers, and in words whether distilling helped.
+"""Finished runs side by side: a row for each group, the teachers, and whether distilling helped.
 
 A single run is a group of one.
 """
@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache.report.groups import (
-    Group,
-    Row,
-    TeacherRow,
-    check_comparable,
-    group_runs,
-    row_of,
-    teachers_of,
-)
+from kdcache.report.comparison.groups import Group, check_comparable, group_runs
+from kdcache.report.comparison.rows import Row, TeacherRow, row_of, teachers_of
+from kdcache.report.comparison.verdict import words_on_seeds, words_on_single_runs
 from kdcache.report.tables import as_csv, format_table, p_text, percent, points
-from kdcache.report.verdict import words_on_seeds, words_on_single_runs
 from kdcache.runs import Run
 
 _COLUMNS = (
@@ -37,7 +30,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Finished runs, compared. `words` says what came out, in a sentence or two; `unfinished` were passed over."""
+    """Finished runs, compared: a row a group.
+
+    `words` says what came out, in a sentence or two; `unfinished` are folders that were passed over.
+    """
 
     groups: tuple[Group, ...]
     teachers: tuple[TeacherRow, ...]
@@ -51,7 +47,7 @@ class Comparison:
         return all(len(group.runs) == 1 for group in self.groups)
 
     def table(self) -> str:
-        """For a terminal: the teachers, then a line a group; columns in which nobody has anything are left out."""
+        """For a terminal: the teachers, then a line a group; columns without content are omitted."""
         lines = [_teacher_cells(row) for row in self.teachers]
         for group, row in zip(self.groups, self.rows, strict=True):
             lines.append(_cells(row, group.runs[0].name if self.single else None))
@@ -59,16 +55,16 @@ class Comparison:
         return format_table(lines, shown)
 
     def chart_rows(self) -> list[dict[str, object]]:
-        """The rows that `comparison_chart` draws: name, model, kind and test accuracy in percent, as text."""
-        rows: list[dict[str, object]] = []
+        """What `comparison_chart` draws: name, model, kind and test accuracy in percent, as text."""
+        named: list[tuple[str, str, Row | TeacherRow]] = []
         for row in self.teachers:
-            cells = {"name": "teacher", "model": row.model, "kind": row.what}
-            rows.append(cells | {"test %": percent(row.test_accuracy)})
+            named.append(("teacher", row.what, row))
         for group, row in zip(self.groups, self.rows, strict=True):
-            name = group.runs[0].name if self.single else row.what
-            cells = {"name": name, "model": row.model, "kind": row.kind}
-            rows.append(cells | {"test %": percent(row.test_accuracy)})
-        return rows
+            named.append((group.runs[0].name if self.single else row.what, row.kind, row))
+        return [
+            {"name": name, "model": row.model, "kind": kind, "test %": percent(row.test_accuracy)}
+            for name, kind, row in named
+        ]
 
     def to_csv(self) -> str:
         """The teachers and the groups with full precision, a line each."""
@@ -91,7 +87,10 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[Run], unfinished: Sequence[Path] = ()) -> Comparison:
-    """Compare what `find_runs` found: at least one run. Raises DataError where they were tested on different images."""
+    """Compare what `find_runs` found, which is at least one run.
+
+    Raises DataError where they were tested on different images.
+    """
     check_comparable(runs)
     groups = group_runs(runs)
     rows = [row_of(group) for group in groups]

@@ -1,9 +1,8 @@
-"""Groups of runs that differ in nothing but their seed: their labels, their baselines, and which is the best.
+"""Groups of runs that differ in nothing but their seed: labels, baselines, and which is the best.
 
 The best group is the one with the highest mean validation accuracy: the test split chooses nothing.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from kdcache.config import Role, TrainOptions
 from kdcache.errors import DataError
-from kdcache.report.statistics import PairedTest, mean, paired_test, standard_deviation
+from kdcache.report.comparison.statistics import PairedTest, mean, paired_test, standard_deviation
 from kdcache.runs import Run, RunSummary
 
 Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
@@ -29,12 +28,14 @@ class Group:
     """Runs that differ in nothing but their seed.
 
     Args:
-        label: distinguishes the group from the others: its kind, and the options in which groups of its kind differ.
+        label: distinguishes the group from the others: its kind, and the options in which groups of
+            its kind differ.
         runs: one or more; those of one seed count as one.
         setting: the options that shape the result.
-        baseline: label of the labels-only group that it is compared with; None for labels-only groups, and where
-            there is none.
-        versus_baseline: the test accuracies of this group against those of its baseline; None where `baseline` is.
+        baseline: label of the labels-only group that it is compared with; None for labels-only
+            groups, and where there is none.
+        versus_baseline: the test accuracies of this group against those of its baseline; None where
+            `baseline` is.
         best: whether its mean validation accuracy is the highest of several groups.
     """
 
@@ -59,7 +60,7 @@ class Group:
         return self.label.removeprefix("distilled, ")
 
     def by_seed(self, score: Score) -> dict[int, float]:
-        """A number of the summaries by seed, as far as they have it; the mean where runs share a seed."""
+        """A number of the summaries by seed, where they have it; the mean of runs with one seed."""
         found: dict[int, list[float]] = {}
         for run in self.runs:
             value = getattr(run.summary, score)
@@ -82,69 +83,8 @@ class Group:
         return mean(list(self.by_seed("validation_accuracy").values()))
 
 
-@dataclass(frozen=True)
-class TeacherRow:
-    """A teacher as its students saw it. Accuracies are fractions of 1; None where no run recorded them."""
-
-    what: str
-    model: str
-    validation_accuracy: float | None
-    test_accuracy: float | None
-
-    @property
-    def label(self) -> str:
-        """What it is, and which one."""
-        return f"{self.what}: {self.model}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"what": self.what, "kind": "teacher"} | {
-            key: getattr(self, key) for key in ("model", "validation_accuracy", "test_accuracy")
-        }
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known of a group, with full precision.
-
-    Accuracies and their differences are fractions of 1, `..._sd` the standard deviation over the `n` seeds, None of a
-    single one; seconds are the mean. `difference` is to the labels-only group `baseline`, over the `shared_seeds`,
-    `difference_low` to `difference_high` its 95 % interval; `why_no_p` says why there is no p, where one could be.
-    """
-
-    what: str
-    kind: str
-    model: str
-    parameters: int | None
-    alpha: float
-    temperature: float | None
-    n: int
-    seeds: list[int]
-    validation_accuracy: float
-    validation_sd: float | None
-    test_accuracy: float | None
-    test_sd: float | None
-    best: bool
-    baseline: str | None
-    shared_seeds: int | None
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    p: float | None
-    why_no_p: str | None
-    seconds: float | None
-    fingerprint: str | None
-    runs: list[str]
-
-    @property
-    def distilled(self) -> bool:
-        return self.kind == "distilled"
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Raise DataError unless all runs were tested on the same images, as far as their summaries say."""
+    """Raise DataError unless all runs were tested on the same images, as far as summaries say."""
     first = next((run for run in runs if run.summary.test_digest), runs[0])
     for run in runs:
         if not _tested_alike(first.summary, run.summary):
@@ -174,18 +114,21 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def best_of(groups: Sequence[Group], distilled: bool) -> Group | None:
-    """The group of a kind with the highest mean validation accuracy; the first of equals, None of none."""
+    """The group of a kind with the highest mean validation accuracy; None where there is none."""
     kind = [group for group in groups if group.distilled == distilled]
     return max(kind, key=lambda group: group.validation_accuracy, default=None)
 
 
 def _setting(run: Run) -> dict[str, Any]:
-    """The options that shape a run's result; without distilling, the loss, temperature and probe are not among them."""
+    """The options that shape a run's result.
+
+    Without distilling, the loss, the temperature and the probe are not among them.
+    """
     options = run.config.options.as_dict() if run.config is not None else {}
     shaping = {*TrainOptions.names(Role.DATA, Role.RECIPE)} - _TOLD_BY_SUMMARY
     setting = {key: value for key, value in options.items() if key in shaping}
     setting |= {key: getattr(run.summary, key) for key in _ALWAYS}
-    # the options' own `views` say how many there are; the summary's whose they are: matched, unmatched or live
+    # the options' own `views` say how many there are, the summary's whose they are
     setting["matching"] = run.summary.views
     if not run.summary.distilled:
         setting |= {"temperature": None, "loss": None}
@@ -194,7 +137,11 @@ def _setting(run: Run) -> dict[str, Any]:
 
 
 def _label(group: Group, groups: Sequence[Group]) -> str:
-    """The kind; temperature and alpha where the kind varies in them; what else its student's groups vary in; the student."""
+    """What tells a group from the others.
+
+    The kind; temperature and alpha where the kind varies in them; what else its student's groups
+    vary in; the student where there are several.
+    """
     kind = [other for other in groups if other.distilled == group.distilled]
     kin = [other for other in kind if other.student == group.student]
     shown = [key for key in ("temperature", "alpha") if _varies(key, kind)]
@@ -228,7 +175,11 @@ def _in_words(key: str, value: Any) -> str:
 
 
 def _with_baseline(group: Group, groups: Sequence[Group]) -> Group:
-    """The labels-only group of the same student that differs in the fewest options; of equals, the best one."""
+    """Compare a distilled group with its baseline.
+
+    That is the labels-only group of the same student that differs in the fewest options; of equals,
+    the best one.
+    """
     candidates = [
         other for other in groups if not other.distilled and other.student == group.student
     ]
@@ -241,51 +192,3 @@ def _with_baseline(group: Group, groups: Sequence[Group]) -> Group:
     baseline = min(candidates, key=lambda other: (differing(other), -other.validation_accuracy))
     test = paired_test(group.by_seed("test_accuracy"), baseline.by_seed("test_accuracy"))
     return replace(group, baseline=baseline.label, versus_baseline=test)
-
-
-def row_of(group: Group) -> Row:
-    """The group's numbers."""
-    summary, test = group.runs[0].summary, group.versus_baseline
-    why_no_p = None
-    if group.distilled:
-        why_no_p = "no labels-only run of this student" if test is None else test.reason or None
-    low, high = (test and test.interval) or (None, None)
-    return Row(
-        what=group.label,
-        kind="distilled" if group.distilled else "labels only",
-        model=group.student,
-        parameters=summary.parameters,
-        alpha=summary.alpha,
-        temperature=summary.temperature if group.distilled else None,
-        n=len(group.by_seed("validation_accuracy")),
-        seeds=sorted({run.summary.seed for run in group.runs}),
-        validation_accuracy=group.validation_accuracy,
-        validation_sd=group.spread_of("validation_accuracy"),
-        test_accuracy=group.mean_of("test_accuracy"),
-        test_sd=group.spread_of("test_accuracy"),
-        best=group.best,
-        baseline=group.baseline,
-        shared_seeds=len(test.seeds) if test else None,
-        difference=test.difference if test else None,
-        difference_low=low,
-        difference_high=high,
-        p=test.p if test else None,
-        why_no_p=why_no_p,
-        seconds=group.mean_of("seconds"),
-        fingerprint=summary.fingerprint,
-        runs=[str(run.folder) for run in group.runs],
-    )
-
-
-def teachers_of(runs: Sequence[Run]) -> tuple[TeacherRow, ...]:
-    """Each teacher once, seen through the projection with which it taught."""
-    found: dict[tuple[object, ...], TeacherRow] = {}
-    for run in sorted(runs, key=lambda run: not run.summary.distilled):
-        teacher, projection = run.summary.teacher, run.summary.projection
-        if teacher is None:
-            continue
-        what = "teacher" if projection in (None, "none") else f"teacher, {projection}"
-        # a labels-only run of the same cache records the same scores and no projection
-        same = (teacher.name, teacher.validation_accuracy, teacher.test_accuracy)
-        found.setdefault(same, TeacherRow(what, *same))
-    return tuple(found.values())

@@ -1,14 +1,14 @@
 """Whether distilling helped, in words.
 
-Where nothing was repeated with another seed, only the number of test images says how far an accuracy can be trusted;
-where there are several seeds, the paired t-test does.
+Where nothing was repeated with another seed, only the number of test images says how far an
+accuracy can be trusted; where there are several seeds, the paired t-test does.
 """
 
 import math
 from collections.abc import Sequence
 
-from kdcache.report.groups import Row
-from kdcache.report.statistics import mean
+from kdcache.report.comparison.rows import Row
+from kdcache.report.comparison.statistics import mean
 from kdcache.report.tables import p_text, percent, points
 from kdcache.runs import RunSummary
 
@@ -23,9 +23,10 @@ def words_on_single_runs(summaries: Sequence[RunSummary]) -> str:
 
         1.96 * sqrt(p (1 - p) / n + q (1 - q) / n),
 
-    with p and q the mean test accuracies of the distilled and of the labels-only runs, on n test images. It is
-    conservative: both kinds were tested on the same images, which makes their difference less noisy than that,
-    and averaging several runs is not counted. It knows nothing of how much a run varies with its seed.
+    with p and q the mean test accuracies of the distilled and of the labels-only runs, on n test
+    images. It is conservative: both kinds were tested on the same images, which makes their
+    difference less noisy than that, and averaging several runs is not counted. It knows nothing of
+    how much a run varies with its seed.
     """
     tested = [summary for summary in summaries if summary.test_accuracy is not None]
     trained = [
@@ -51,9 +52,10 @@ def words_on_single_runs(summaries: Sequence[RunSummary]) -> str:
     students = sorted({summary.student for summary in tested})
     caveat = f"; mind that the students differ ({', '.join(students)})" if len(students) > 1 else ""
     return (
-        f"{verdict}: test accuracy {100 * p:.2f} %{_mean_of(distilled)} distilled and {100 * q:.2f} %"
-        f"{_mean_of(labels_only)} from labels only, a difference of {points(p - q)} percentage points, "
-        f"{'beyond' if beyond else 'within'} the noise of ±{100 * noise:.2f} (95 %, {images:,} test images){caveat}."
+        f"{verdict}: test accuracy {percent(p)} %{_mean_of(distilled)} distilled and"
+        f" {percent(q)} %{_mean_of(labels_only)} from labels only, a difference of {points(p - q)}"
+        f" percentage points, {'beyond' if beyond else 'within'} the noise of"
+        f" ±{percent(noise)} (95 %, {images:,} test images){caveat}."
     )
 
 
@@ -90,7 +92,8 @@ def words_on_seeds(rows: Sequence[Row], test_images: int | None) -> str:
     p = p_text(best.p)
     words += (
         f", 95 % interval {points(best.difference_low)} to {points(best.difference_high)},"
-        f" p {p if best.p < 0.0001 else f'= {p}'} (paired t-test over {best.shared_seeds} shared seeds)."
+        f" p {p if best.p < 0.0001 else f'= {p}'}"
+        f" (paired t-test over {best.shared_seeds} shared seeds)."
     )
     tests = sum(row.p is not None for row in distilled)
     if tests > 1:
