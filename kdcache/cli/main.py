@@ -18,23 +18,18 @@ from kdcache.errors import CacheDamagedError, KdcacheError
 from kdcache.export import CARD_FILE, FORMATS, DisagreementError, export, open_run, predict
 from kdcache.report import (
     TEMPERATURES,
-    as_csv,
-    check_comparable,
-    comparison,
+    compare_runs,
     comparison_chart,
     draw_teacher_predictions,
     entropy,
     format_table,
-    group_runs,
-    grouped_words,
+    load_test_images,
     look,
-    page,
+    render_page,
     rerun_teacher,
-    rows_of,
-    shown_rows,
     soft_target_sheet,
 )
-from kdcache.runs import find_runs, load_test_images, read_summary
+from kdcache.runs import find_runs, read_run
 from kdcache.runtime import pick_device, write_json, write_text
 from kdcache.search import combinations, finished, start_helpers, train_all
 
@@ -123,34 +118,21 @@ def verify_command(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """A table of finished runs, and in words whether distilling helped; also as CSV, JSON, a chart or a web page."""
     runs, unfinished = find_runs(arguments.runs)
-    check_comparable(runs)
-    groups = group_runs(runs)
-    rows, single = rows_of(groups), all(len(group.runs) == 1 for group in groups)
-    single_rows, words = comparison([run.summary | {"name": run.name} for run in runs])
-    if not single:
-        words = grouped_words(rows, runs[0].summary.get("test_images"))
-    say(format_table(single_rows if single else shown_rows(rows)) + f"\n\n{words}")
+    found = compare_runs(runs, unfinished)
+    say(f"{found.table()}\n\n{found.words}")
     if unfinished:
         say(f"unfinished, left out: {', '.join(map(str, unfinished))}")
     if arguments.csv is not None:
-        write_text(arguments.csv, as_csv(rows))
+        write_text(arguments.csv, found.to_csv())
         say(f"csv: {arguments.csv}")
     if arguments.json is not None:
-        facts = {key: runs[0].summary.get(key) for key in ("dataset", "test_images", "test_digest")}
-        write_json(
-            arguments.json,
-            facts
-            | {"rows": rows, "words": words, "unfinished": [str(path) for path in unfinished]},
-        )
+        write_json(arguments.json, found.to_json())
         say(f"json: {arguments.json}")
     if arguments.html is not None:
-        write_text(
-            arguments.html,
-            page(groups, rows, words, unfinished, load_test_images(runs, arguments.data)),
-        )
+        write_text(arguments.html, render_page(found, load_test_images(runs, arguments.data)))
         say(f"page: {arguments.html}")
     if arguments.chart is not None:
-        comparison_chart(single_rows, arguments.chart)
+        comparison_chart(found.chart_rows(), arguments.chart)
         say(f"chart: {arguments.chart}")
 
 
@@ -271,12 +253,11 @@ def sweep_command(arguments: argparse.Namespace, others: list[str], words: list[
             raise KeyboardInterrupt(f"{done}; the same command goes on") from None
     for helper in helpers:
         helper.wait()
-    summaries = [
-        read_summary(options.out) for options in finished(students)
-    ]  # the helpers' students are among them
-    if summaries:
-        say("\n" + format_table(comparison(summaries)[0]))
-    missing = len(students) - len(summaries)
+    # the helpers' students are among them
+    runs = [read_run(options.out) for options in finished(students)]
+    if runs:
+        say(f"\n{compare_runs(runs).table()}")
+    missing = len(students) - len(runs)
     if missing:
         say(
             f"{missing} of {len(students)} students are not finished: see failed.json or stopped.json in their folders"

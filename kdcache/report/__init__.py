@@ -11,9 +11,8 @@ if TYPE_CHECKING:
         look,
     )
     from kdcache.report.comparison import (
-        comparison,
-        grouped_words,
-        shown_rows,
+        Comparison,
+        compare_runs,
     )
     from kdcache.report.figures import (
         BLUE,
@@ -25,13 +24,9 @@ if TYPE_CHECKING:
         comparison_chart,
         soft_target_sheet,
     )
-    from kdcache.report.groups import (
-        check_comparable,
-        group_runs,
-        rows_of,
-    )
-    from kdcache.report.page.page import (
-        page,
+    from kdcache.report.page import (
+        load_test_images,
+        render_page,
     )
     from kdcache.report.run_pictures import (
         draw_teacher_predictions,
