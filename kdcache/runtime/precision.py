@@ -58,7 +58,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def compiled(module: nn.Module, mode: str) -> nn.Module:
-    """The module in a mode of torch.compile (reduce-overhead: as CUDA graphs); as it is for none."""
+    """The module in a mode of torch.compile (reduce-overhead: CUDA graphs); as it is for none."""
     return module if mode == "none" else cast(nn.Module, torch.compile(module, mode=mode))
 
 

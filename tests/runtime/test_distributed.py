@@ -11,6 +11,7 @@ import torch
 from kdcache.errors import DataError, PeerError
 from kdcache.runtime import SINGLE_PROCESS, Processes, distributed
 
+ROOT = Path(__file__).parent.parent.parent
 TWO = """
 import sys
 import torch
@@ -51,7 +52,7 @@ def run_two(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     (folder / "job.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(folder / "job.py")]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 

@@ -132,7 +132,8 @@ print(told, [entry.name for entry in path.parent.iterdir()])
 def test_a_disk_that_is_full_amid_the_tensors(tmp_path: Path) -> None:
     """torch.save may raise an error of its own then; 400,000 bytes are one tensor's."""
     command = [sys.executable, "-c", _SAVE, str(tmp_path / "state.pt")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.stdout == f"{['File too large'] * 4} []\n", done.stderr
 
 

@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(keep: bool) -> int:
-    """Pages that the system provides for tensors of 160, 128 and 96 MiB after a freed one of 256."""
+    """Pages that the system provides for tensors of 160, 128 and 96 MiB after one of 256."""
     code = _FAULTS.format(keep=keep)
     root = Path(__file__).parent.parent.parent
     return int(
@@ -43,7 +43,7 @@ def test_freed_memory_is_kept() -> None:
 def test_it_is_kept_where_there_is_room_for_fragmentation(
     available: int, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process had 1,000 kB at its peak and has 1,000 now: with 600 more it is 1.6 times the peak."""
+    """A process had 1,000 kB at its peak and has 1,000 now: 600 more make 1.6 times the peak."""
     calls = []
     library = type("Library", (), {"mallopt": lambda self, *arguments: calls.append(arguments)})()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
