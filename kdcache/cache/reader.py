@@ -16,7 +16,7 @@ from kdcache.cache.manifest import Manifest
 from kdcache.cache.seal import Layout, block_crc32, check_seal, damaged, read_layout
 from kdcache.config import SPLITS
 from kdcache.errors import KdcacheError
-from kdcache.runtime import fits
+from kdcache.runtime import fits_in_memory
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
             _check_blocks(fd, layout, name)
         offsets = parse(path, file, manifest, layout)
         if in_memory is None:
-            in_memory = fits(sum(extent.size for extent in layout.logits))
+            in_memory = fits_in_memory(sum(extent.size for extent in layout.logits))
         splits = {split: _load_split(file, manifest, split, offsets, in_memory) for split in SPLITS}
     return Cache(path, manifest, manifest.fingerprint, splits)
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from kdcache.data.mapped_pixels import Put, find_pixels, make_pixels
 from kdcache.errors import KdcacheError
-from kdcache.runtime import fits
+from kdcache.runtime import fits_in_memory
 
 _CHUNK = 64  # files that a thread takes at a time: enough that handing them out costs nothing
 
@@ -115,7 +115,7 @@ def read_images(paths: Sequence[Path], store_size: int) -> NDArray[np.uint8]:
     Raises KdcacheError where one cannot be read.
     """
     shape = _shape_of(paths[0])
-    if fits(
+    if fits_in_memory(
         _size_of(paths, shape)
     ):  # to look at all headers first takes a third longer where images are small
         images = np.empty((len(paths), 3, *shape), np.uint8)
@@ -160,11 +160,11 @@ def read_images_into_file(
 def larger_than_memory(paths: Sequence[Path], store_size: int) -> bool:
     """Whether the pixels that `read_images` returns would take half of the machine's memory or more."""
     native, stored = (
-        fits(_size_of(paths, shape)) for shape in (_shape_of(paths[0]), (store_size, store_size))
+        fits_in_memory(_size_of(paths, shape)) for shape in (_shape_of(paths[0]), (store_size, store_size))
     )
     if native == stored:  # whichever it will be
         return not native
-    return not fits(_size_of(paths, _common_shape(paths, store_size)))
+    return not fits_in_memory(_size_of(paths, _common_shape(paths, store_size)))
 
 
 def _size_of(paths: Sequence[Path], shape: tuple[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""Teachers and students: built by name, with their weights, their heads, and what they expect as input.
+"""Teachers and students: built by name, with their weights, heads, and what they expect as input.
 
 A model of the user's own is named `package.module:callable`.
 """

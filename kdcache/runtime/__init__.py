@@ -1,4 +1,4 @@
-"""What the machine gives: devices and precision, memory, the processes of a job, and files written whole or not at all.
+"""What the machine offers: devices, precision, memory, the processes of a job, and files.
 
 Nothing here knows of images or teachers.
 """
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
         SINGLE_PROCESS,
     )
     from kdcache.runtime.files import (
+        os_errors_as_data_errors,
+        reserve,
+        sync_folder,
+        write_all,
         write_atomically,
         write_json,
         write_text,
     )
     from kdcache.runtime.host_memory import (
-        fits,
+        fits_in_memory,
         give_back_freed_memory,
         peak_memory,
     )
