@@ -93,7 +93,8 @@ def load_images(
 
     Raises DataError where the images cannot be had, cannot be read, or are too few to divide, or the file cannot be made.
     """
-    source = DATASETS.load(name).open(Request(folder, limit, store_size, stream))
+    reader: DatasetReader = DATASETS.load(name)
+    source = reader.open(Request(folder, limit, store_size, stream))
     rows = np.arange(len(source.train_labels))
     validation = validation_rows(source.train_labels, split_seed)
     if not len(validation) or not len(source.test_labels):

@@ -39,7 +39,7 @@ def draw_views(
     """
     table = np.zeros((count, views, len(VIEW_FIELDS)), np.int16)
     table[:, :, HEIGHT], table[:, :, WIDTH] = height, width
-    draw = VIEW_POLICIES.load(policy)
+    draw: ViewPolicy = VIEW_POLICIES.load(policy)
     for view in range(1, views):
         table[:, view] = draw(_uniform(count, 6, seed, f"{stream}/{view}"), height, width)
     return table

@@ -9,6 +9,7 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.distill.losses import (
+        DistillationLoss,
         label_loss,
         soften,
     )

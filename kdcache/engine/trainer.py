@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcache.config import LOSSES
 from kdcache.data import ImageData, Mix, draw_mix
-from kdcache.distill import Head, TeacherTargets, label_loss
+from kdcache.distill import DistillationLoss, Head, TeacherTargets, label_loss
 from kdcache.engine.batches import Batch, Batches
 from kdcache.engine.optimization import DivergenceMonitor, learning_rate, make_optimizer
 from kdcache.engine.resolve import TrainConfig
@@ -62,7 +62,7 @@ class Trainer:
         reads_targets = targets is not None and online is None and config.alpha > 0
         teacher_logits = targets.train if targets is not None and reads_targets else {}
         self._batches = Batches(config, images, teacher_logits, view_table, device, processes)
-        self._distillation_loss = LOSSES.load(config.loss)
+        self._distillation_loss: DistillationLoss = LOSSES.load(config.loss)
         self._images_per_epoch = len(images.splits["train"])
         self.steps_per_epoch = self._batches.steps
         self._optimizer = make_optimizer(module, config, device)
