@@ -1,4 +1,7 @@
-"""The command lines: options, printing, and one module a command."""
+"""The command lines: options from the command line, printing, and one module a command.
+
+Nothing here imports torch before the options are known to be good.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,8 @@ if TYPE_CHECKING:
         say,
     )
     from kdcache.cli.main import (
-        main,
+        entry_point,
+        run_command,
     )
     from kdcache.cli.parser import (
         OneLineParser,

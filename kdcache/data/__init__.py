@@ -9,6 +9,8 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.data.datasets import (
+        DatasetReader,
+        Source,
         load_images,
         load_selected_images,
     )

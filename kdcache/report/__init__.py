@@ -7,6 +7,7 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.report.cache_summary import (
         TEMPERATURES,
+        Contents,
         entropy,
         look,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.runtime import distributed
     from kdcache.runtime.devices import (
         free_memory,
         pick_device,
