@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     preset = bench.QUICK if arguments.quick else {}
     options = bench.BenchOptions(**(preset | given(bench.BenchOptions, arguments)))
+    bench.chosen(options)  # refuses what it does not know
     for file in (arguments.json, arguments.picture):
         if file is not None and not file.absolute().parent.is_dir():  # found before the hours
             raise OptionError(f"a folder for {file}", "none", "make it or give another one")
-    bench.chosen(options)
 
     def keep(results: dict[str, object]) -> None:
         if arguments.json is not None:
