@@ -1,28 +1,18 @@
 #!/usr/bin/env python3
-"""temporary"""
+"""Phase two: train a student from labels and the teacher's cached logits, or from labels alone.
+
+The recipe is in kdcache/cli/commands/train.py; `kdcache train` is the same command.
+"""
 
 import sys
 
-from kdcache.cli import exit_code, parse_options, say
-from kdcache.config import TrainOptions
-from kdcache.engine import TrainingCallbacks, load_training_data, train_student
-from kdcache.runs import resumed_options
-from kdcache.runtime import distributed
+from kdcache.cli import exit_code, run_command
+from kdcache.cli.commands import train
 
 
-class Said(TrainingCallbacks):
-    def on_message(self, text):
-        say(text)
-
-
-def main(argv=None):
-    options = parse_options(TrainOptions, argv, __doc__)
-    if options.resume is not None:
-        options = resumed_options(options.resume)
-    processes = distributed.init()
-    data = processes.main_process_first(lambda: load_training_data(options))
-    print(train_student(options, data, Said(), processes))
-    distributed.destroy()
+def main(argv: list[str] | None = None) -> int | None:
+    """Run phase two with these arguments, by default the process's own."""
+    return run_command(train, argv)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.teacher import (
         Teacher,
+        load_teacher,
         prepare_teacher,
         teacher_of,
     )

@@ -7,6 +7,7 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.report.cache_summary import (
         TEMPERATURES,
+        Contents,
         entropy,
         look,
     )
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         render_page,
     )
     from kdcache.report.run_pictures import (
+        draw_pictures,
+        show_batch,
         draw_teacher_predictions,
     )
     from kdcache.report.tables import (

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.runtime import distributed
     from kdcache.runtime.devices import (
         free_memory,
+        gpu_count,
         pick_device,
         synchronizer,
         to_cpu_async,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         write_text,
     )
     from kdcache.runtime.host_memory import (
+        keep_freed_memory,
         fits_in_memory,
         give_back_freed_memory,
         peak_memory,

@@ -6,6 +6,7 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.search.sweep import (
+        SweepCallbacks,
         combinations,
         finished,
         train_all,
