@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcache.bench import QUICK, BenchOptions, chosen, ratio_chart, remarks, run, table_rows
-from kdcache.cache import verify, verify_in_child
+from kdcache.cache import verify_cache, verify_in_child
 from kdcache.cli.console import Progress, exit_code, say
 from kdcache.cli.parser import OneLineParser, add_options, parse_options, parse_setting
 from kdcache.config import TrainOptions
@@ -91,7 +91,7 @@ def verify_command(arguments: argparse.Namespace) -> int:
         say(fault or f"{arguments.cache}: every byte is the one that was written")
         return int(fault is not None)
     try:
-        cache = verify(arguments.cache)
+        cache = verify_cache(arguments.cache)
     except CacheDamagedError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -1,8 +1,9 @@
 """Memory of filling a cache does not grow with the number of its rows.
 
-Measured: the peak resident memory of a fresh process that fills a cache of `--count` thousand rows, and of one that
-fills ten times as many, with what the process held before the first block taken off. Labels, views and checksums of
-the images, which phase one holds anyway, are part of what is taken off. Not measured: the teacher and its images.
+Measured: the peak resident memory of a fresh process that fills a cache of `--count` thousand rows,
+and of one that fills ten times as many, with what the process held before the first block taken
+off. Labels, views and checksums of the images, which phase one holds anyway, are part of what is
+taken off. Not measured: the teacher and its images.
 """
 
 import resource
