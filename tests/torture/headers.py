@@ -4,8 +4,8 @@ Damage, ten times `--count` files: random bytes of HDF5's own structure change u
 does not; they must be refused before libhdf5 is called at all. Forgery, `--count` files: structure,
 manifest or layout record change and every checksum and the seal are made anew, so that libhdf5
 parses them. Each is opened in a forked child with the limits of `verify --untrusted`; one of a
-hundred, those that took their child down first, also by that command itself, which takes seconds to
-start. A forged file may be refused by name, open unchanged, or open with the numbers that it now
+hundred, those that took their child down first, also by the child process of that command itself.
+A forged file may be refused by name, open unchanged, or open with the numbers that it now
 holds; what takes the child down is counted. Not simulated: structures made by someone who knows a
 hole of libhdf5.
 """

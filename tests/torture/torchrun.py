@@ -23,7 +23,7 @@ SECONDS_OF_A_BLOCK = 0.05
 
 
 def fill(path: Path) -> None:
-    """In each process that torchrun starts: fill its blocks, slowly, and leave its process number."""
+    """In each process that torchrun starts: fill its blocks, slowly, and leave its number."""
     processes = distributed.init()
     with JOB.open(path, processes) as writer:
         (path.parent / f"started-{processes.rank}").write_text(str(os.getpid()))
