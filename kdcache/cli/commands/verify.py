@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(fault or f"{path}: every byte is the one that was written")
         return int(fault is not None)
     try:
-        opened = cache.verify(path)
+        opened = cache.verify_cache(path)
     except CacheDamagedError as error:
         warn(f"error: {error}")
         return 1
