@@ -160,7 +160,8 @@ def read_images_into_file(
 def larger_than_memory(paths: Sequence[Path], store_size: int) -> bool:
     """Whether the pixels that `read_images` returns would take half of the machine's memory or more."""
     native, stored = (
-        fits_in_memory(_size_of(paths, shape)) for shape in (_shape_of(paths[0]), (store_size, store_size))
+        fits_in_memory(_size_of(paths, shape))
+        for shape in (_shape_of(paths[0]), (store_size, store_size))
     )
     if native == stored:  # whichever it will be
         return not native

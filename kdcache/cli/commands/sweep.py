@@ -14,7 +14,6 @@ from kdcache.cli.parser import add_options, given, parse_setting
 from kdcache.config import TrainOptions
 from kdcache.errors import OptionError
 
-
 _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
 
 
