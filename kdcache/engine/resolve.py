@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from kdcache.cache import Cache
 from kdcache.config import LOSSES, PROJECTIONS, TrainOptions
@@ -13,7 +12,7 @@ from kdcache.distill import Head, default_projection
 from kdcache.errors import OptionError
 from kdcache.models import Preprocessing, build_model, default_weights, known_preprocessing
 from kdcache.runs import RunSummary, TeacherScores
-from kdcache.runtime import Processes, multiplies_bf16, pick_precision
+from kdcache.runtime import Processes, forward_flops, pick_precision
 
 _LEARNING_RATES = {
     ("sgd", False): 0.1,
@@ -244,21 +243,22 @@ def _preprocessing(
 
 
 def _precision(options: TrainOptions, image_size: int, device: torch.device) -> str:
-    """The arithmetic of the student. On a CPU, `auto` depends on how many operations the student has."""
-    module = nn.Identity()
-    if options.precision == "auto" and device.type == "cpu" and multiplies_bf16():
-        # operations are counted without data; only a callable of the user's own may insist on a real device
+    """The arithmetic of the student; where it depends on the student's size, that is counted on a model without data."""
+
+    def operations() -> float:
+        # a callable of the user's own may insist on a real device
         place = "cpu" if ":" in options.student else "meta"
         with torch.device(place):
-            built = build_model(
+            student = build_model(
                 options.student,
                 "none",
                 seed=options.seed,
                 small_stem=options.small_stem,
                 image_size=image_size,
             )
-        module = built.module
-    return pick_precision(options.precision, device, module, image_size, on_gpu="bf16")
+        return forward_flops(student.module, image_size)
+
+    return pick_precision(options.precision, device, operations, on_gpu="bf16")
 
 
 def _or(value: float | None, default: float) -> float:

@@ -17,6 +17,7 @@ from kdcache.models import Model, build_model, class_logits, state_digest
 from kdcache.runtime import (
     autocast,
     compiled,
+    forward_flops,
     inference_batch_size,
     pick_precision,
     record_output_sizes,
@@ -70,7 +71,9 @@ def prepare_teacher(
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = model.preprocessing.image_size
-    precision = pick_precision(precision, device, module, size, on_gpu="fp16")
+    precision = pick_precision(
+        precision, device, lambda: forward_flops(module, size), on_gpu="fp16"
+    )
     teacher = Teacher(model, device, precision, module)
     try:
         with record_output_sizes(module) as sizes:

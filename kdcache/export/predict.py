@@ -11,7 +11,7 @@ from kdcache.data import read_image
 from kdcache.errors import KdcacheError
 from kdcache.export.student import FinishedRun
 from kdcache.models import class_logits
-from kdcache.runtime import autocast, pick_precision
+from kdcache.runtime import autocast, forward_flops, pick_precision
 
 _BATCH = 64
 
@@ -64,9 +64,11 @@ def predict_logits(run: FinishedRun, images: Tensor) -> Tensor:
     """
     device = images.device
     wanted = run.options.precision if run.config.get("device_type") == device.type else "auto"
-    precision = pick_precision(
-        wanted, device, run.module, run.preprocessing.image_size, on_gpu="bf16"
-    )
+
+    def operations() -> float:
+        return forward_flops(run.module, run.preprocessing.image_size)
+
+    precision = pick_precision(wanted, device, operations, on_gpu="bf16")
     with autocast(precision, device):
         return class_logits(run.module(run.render(images))).float().cpu()
 

@@ -18,7 +18,7 @@ _ANSWERS = 3
 
 def draw_pictures(run: StudentRun) -> None:
     """Learning curves, confusion matrix of the test split and a sheet of views, as PNG files in a finished run's folder."""
-    out, classes = run.options.out, run.trainer.classes
+    out, classes = run.options.out, run.config.classes
     labels = run.images.splits["test"].labels.numpy()
     counts = np.bincount(labels * classes + run.test_predictions, minlength=classes**2).reshape(
         classes, classes
@@ -35,7 +35,7 @@ def show_batch(
     run: StudentRun, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
 ) -> None:
     """--vis: the first image of a batch as the student saw it, scaled back to [0, 1], in a window or a PNG file."""
-    preprocessing = run.student.preprocessing
+    preprocessing = run.config.preprocessing
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
     )
@@ -128,7 +128,7 @@ def _sheet(
     teacher: np.ndarray | None,
     columns: int,
 ) -> None:
-    student = run.trainer.predict(images, views).argmax(1).numpy()
+    student = run.trainer.student.predict(images, views).argmax(1).numpy()
     names, path = run.images.class_names, run.options.out / "views.png"
     report.view_sheet(
         _tiles(images, views), labels.numpy(), teacher, student, names, path, columns=columns

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         compiled,
         forward_flops,
         inference_batch_size,
-        multiplies_bf16,
         pick_precision,
         record_output_sizes,
     )

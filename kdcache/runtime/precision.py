@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -23,7 +23,7 @@ _LARGEST_BATCH = 512
 
 
 def pick_precision(
-    name: str, device: torch.device, module: nn.Module, image_size: int, *, on_gpu: str
+    name: str, device: torch.device, operations: Callable[[], float], *, on_gpu: str
 ) -> str:
     """fp32, bf16 or fp16: `name`, or what suits model and device where it is auto.
 
@@ -31,7 +31,8 @@ def pick_precision(
     that has instructions for it, for models of 1 GFLOP or more; otherwise fp32.
 
     Args:
-        image_size: side in pixels of the model's input, on which its size in operations depends.
+        operations: of one image going forward, as `forward_flops` counts them; called only where the
+            choice depends on them.
     """
     if name != "auto":
         return name
@@ -40,7 +41,7 @@ def pick_precision(
         return "fp16" if emulated else on_gpu
     if device.type != "cpu" or not cpu_has_bf16():
         return "fp32"
-    return "bf16" if forward_flops(module, image_size) >= _WORTH_BF16 else "fp32"
+    return "bf16" if operations() >= _WORTH_BF16 else "fp32"
 
 
 def cpu_has_bf16() -> bool:

@@ -136,8 +136,7 @@ class TestDefaults:
         self, indexed_images: Images, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """224-pixel ResNet-50: 8.2 GFLOP an image; a tiny one far below the bound of 1 GFLOP."""
-        for name in ("kdcache.engine.resolve", "kdcache.runtime.precision"):
-            monkeypatch.setattr(f"{name}.multiplies_bf16", lambda: True)
+        monkeypatch.setattr("kdcache.runtime.precision.cpu_has_bf16", lambda: True)
         images, large = indexed_images(), TrainOptions(alpha=0.0, image_size=224)
         assert resolve_config(large, images, None, CPU).precision == "bf16"
         tiny = TrainOptions(**TINY | {"cache": None}, alpha=0.0, image_size=32)
