@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from kdcache.export import open_run
     from kdcache.models import build_model
+    from kdcache.runs import RunSummary
 
 __all__ = [
     "DATASETS",
@@ -64,6 +65,7 @@ __all__ = [
     "PeerError",
     "PrecomputeOptions",
     "Projection",
+    "RunSummary",
     "Source",
     "TeacherTargets",
     "TrainOptions",

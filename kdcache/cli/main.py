@@ -59,9 +59,9 @@ _EXIT_CODES = (
 )
 
 
-def entry_point() -> int:
-    """Run the process's own command line, `kdcache ...` or `python -m kdcache ...`."""
-    return exit_code(main)
+def entry_point(argv: list[str] | None = None) -> int:
+    """The process's exit code for a command line, by default its own: `kdcache ...`."""
+    return exit_code(lambda: main(argv))
 
 
 def main(argv: list[str] | None = None) -> int | None:

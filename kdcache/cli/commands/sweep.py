@@ -100,7 +100,7 @@ def _command(arguments: argparse.Namespace, base: TrainOptions) -> list[str]:
 
 
 def _start_helpers(jobs: int, words: list[str]) -> list["subprocess.Popen[bytes]"]:
-    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU where there are several."""
+    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU if there are any."""
     gpus = runtime.gpu_count()
     helpers = []
     for number in range(1, jobs):
@@ -126,6 +126,4 @@ def _report(students: Sequence[TrainOptions]) -> int:
 
 
 if __name__ == "__main__":  # a helper that `--jobs` started
-    from kdcache.cli import exit_code, run_command
-
-    sys.exit(exit_code(lambda: run_command(sys.modules[__name__])))
+    sys.exit(cli.entry_point(["sweep", *sys.argv[1:]]))
