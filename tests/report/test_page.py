@@ -21,8 +21,17 @@ from kdcache.report.page import charts, svg
 from kdcache.runs.predictions import save_predictions
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-SECTIONS = ["Test accuracy", "Learning", "Temperature and alpha", "Cost", "Confusions", "Confidence", "Student and teacher",
-            "Where they disagree", "Runs"]  # fmt: skip
+SECTIONS = [
+    "Test accuracy",
+    "Learning",
+    "Temperature and alpha",
+    "Cost",
+    "Confusions",
+    "Confidence",
+    "Student and teacher",
+    "Where they disagree",
+    "Runs",
+]
 
 
 class Reader(HTMLParser):
