@@ -107,7 +107,7 @@ def calibration(groups: Sequence[Group]) -> Section | None:
         *([("the teacher", "other", taught)] if taught else []),
     ]:
         found = outcomes.reliability(*predictions)
-        words = f"{name}: expected calibration error {100 * found.error:.1f} %"
+        words = f"{name}: expected calibration error {100 * found.calibration_error:.1f} %"
         arrays = (found.confidence.numpy(), found.accuracy.numpy(), found.counts.numpy())
         body += figure(charts.diagram(*arrays, kind, f"Reliability of {words}"), f"{words}.")
     if not body:
@@ -125,7 +125,7 @@ def agreement(groups: Sequence[Group]) -> Section | None:
     for group in shown_pair(groups):
         ours, theirs = pooled(group), pooled(group, "teacher")
         if theirs is not None and ours[1].shape == theirs[1].shape:
-            cases = outcomes.together(ours[0], ours[1], theirs[1])
+            cases = outcomes.joint_outcomes(ours[0], ours[1], theirs[1])
             same = cases["both right"] + cases["the same mistake"]
             bars.append((group.label, f"same answer {100 * same:.1f} %", list(cases.items())))
     if not bars:
@@ -168,7 +168,7 @@ def images(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
     shown, zero = runs[-1], runs[0] if len(runs) > 1 else None
     labels, logits = shown.predictions["labels"], shown.predictions["student"]
     taught = shown.predictions.get("teacher")
-    kinds = outcomes.notable(
+    kinds = outcomes.notable_images(
         labels, logits, zero.predictions["student"] if zero else None, taught, _MOST_TILES
     )
     predictions = {"teacher": taught, "labels only": zero.predictions["student"] if zero else None}
