@@ -45,6 +45,14 @@ def draw_views(
     return table
 
 
+def whole_image_views(count: int, height: int, width: int) -> Tensor:
+    """The view of the whole image, as it is, once for each of `count` images of `height` x `width` pixels.
+
+    Returns int16 `(count, 5)`, fields in the order of `VIEW_FIELDS`, on the CPU.
+    """
+    return torch.tensor([[0, 0, height, width, 0]], dtype=torch.int16).repeat(count, 1)
+
+
 def _uniform(count: int, columns: int, seed: int, stream: str) -> np.ndarray:
     """Doubles in [0, 1), `(count, columns)`; row i is the same however many rows are drawn."""
     raw = philox_from_name(f"{seed}/{stream}").random_raw(count * columns).reshape(count, columns)
