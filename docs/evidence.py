@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 import precompute_teacher  # noqa: E402  (the two scripts are not part of the installed package)
 import train_student  # noqa: E402
 from kdcache.cli import (
-    OneLineParser,
+    OneLineParser,  # noqa: E402
     Progress,
     exit_code,
     say,
@@ -31,13 +31,13 @@ from kdcache.config import TrainOptions  # noqa: E402
 from kdcache.data import (
     Renderer,
     draw_views,
-    load_images,
+    load_images,  # noqa: E402
 )
 from kdcache.distill import teacher_targets as targets  # noqa: E402
 from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import (
-    SmallResNet,
-    build_model,
+    SmallResNet,  # noqa: E402
+    build_model,  # noqa: E402
 )
 from kdcache.runs import RunSummary, read_run  # noqa: E402
 from kdcache.search import sweep  # noqa: E402

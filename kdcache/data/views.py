@@ -46,7 +46,10 @@ def draw_views(
 
 
 def whole_image_views(count: int, height: int, width: int) -> Tensor:
-    """View 0 of `count` images, the whole image as it is: int16 `(count, 5)`."""
+    """The view of the whole image, as it is, once for each of `count` images of `height` x `width` pixels.
+
+    Returns int16 `(count, 5)`, fields in the order of `VIEW_FIELDS`, on the CPU.
+    """
     return torch.tensor([[0, 0, height, width, 0]], dtype=torch.int16).repeat(count, 1)
 
 

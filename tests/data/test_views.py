@@ -152,6 +152,14 @@ def test_view_0_is_the_whole_image() -> None:
         assert (table[:, 0] == (0, 0, 20, 30, 0)).all()
 
 
+def test_whole_image_views_are_view_0_of_every_image() -> None:
+    views = whole_image_views(3, 20, 30)
+    assert views.dtype == torch.int16 and views.tolist() == [[0, 0, 20, 30, 0]] * 3
+    table = draw_views("flip", 3, 20, 30, views=2, seed=1, stream="train")
+    assert torch.equal(views, torch.from_numpy(table[:, 0]))
+    assert whole_image_views(0, 20, 30).shape == (0, 5)
+
+
 @given(
     POLICY,
     st.integers(0, 20),
