@@ -43,12 +43,17 @@ def draw_views(
     keyed by (seed, stream, view) whose counter is the image's index, so the view of an image
     depends neither on how many images nor on how many views are drawn.
 
-    Returns int16 `(count, views, 5)`, fields in the order of `VIEW_FIELDS`.
+    Returns int16 `(count, views, 5)`, fields in the order of `VIEW_FIELDS`. Raises OptionError
+    where there is no such policy, or it draws what cannot be rendered.
     """
     table = np.zeros((count, views, len(VIEW_FIELDS)), np.int16)
     table[:, :, HEIGHT] = height
     table[:, :, WIDTH] = width
     draw = VIEW_POLICIES.load(policy)
+    if not callable(draw):
+        raise OptionError(
+            f"--augment {policy} to be callable", type(draw).__name__, "correct the name"
+        )
     for view in range(1, views):
         drawn = draw(_uniform(count, 6, seed, f"{stream}/{view}"), height, width)
         _check_views(drawn, policy, table[:, 0])
@@ -60,10 +65,11 @@ def _check_views(drawn: NDArray[np.int16], policy: str, whole: NDArray[np.int16]
     """A policy of the user's own may draw anything; the renderer trusts what it is given."""
     if drawn.shape != whole.shape or drawn.dtype != np.int16:
         found = f"{drawn.dtype} {drawn.shape}"
-    elif ((drawn[:, [HEIGHT, WIDTH]] < 1) | (drawn > whole)[:, [HEIGHT, WIDTH]]).any():
-        found = f"sides of {drawn[:, [HEIGHT, WIDTH]].min()} to {drawn[:, [HEIGHT, WIDTH]].max()}"
     else:
-        return
+        sides = drawn[:, [HEIGHT, WIDTH]]
+        if np.all((sides >= 1) & (sides <= whole[:, [HEIGHT, WIDTH]])):
+            return
+        found = f"sides of {sides.min()} to {sides.max()}"
     raise OptionError(
         f"--augment {policy} to draw int16 {whole.shape}, views no larger than the image",
         found,

@@ -284,6 +284,13 @@ class TestAPolicyOfTheUsersOwn:
         assert (few == many[:3]).all()
         assert len(set(many[:, 1, 0])) > 1
 
+    def test_a_name_of_something_else(self) -> None:
+        with pytest.raises(OptionError) as error:
+            draw_views("math:pi", 3, 8, 10, views=2, seed=0, stream="train")
+        assert str(error.value) == (
+            "expected --augment math:pi to be callable; found float; correct the name"
+        )
+
     @pytest.mark.parametrize(
         ("policy", "found"),
         [
