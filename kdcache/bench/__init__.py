@@ -10,8 +10,8 @@ if TYPE_CHECKING:
         run,
     )
     from kdcache.bench.setup import (
-        QUICK,
         BenchOptions,
+        QUICK,
     )
     from kdcache.bench.timing import (
         ratio_chart,

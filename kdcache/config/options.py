@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from kdcache.config.choices import (
     COMPILE_MODES,
@@ -34,6 +34,9 @@ from kdcache.config.fields import (
     spec_of,
 )
 from kdcache.errors import OptionError
+
+
+Kind = TypeVar("Kind", bound="Options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +83,11 @@ class Options:
                 "correct the option" + "s" * (len(faults) > 1),
             )
 
-    def replace(self, **changes: Any) -> "typing.Self":
+    def replace(self: Kind, **changes: Any) -> Kind:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "typing.Self":
+    def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """The inverse of as_dict. Options that only a later version knows are left out."""
         hints = typing.get_type_hints(cls)
         known = {item.name for item in fields(cls)}

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kdcache.data.views import (
         Renderer,
         draw_views,
+        whole_image_views,
     )
 
 __getattr__ = lazy_exports(__name__)

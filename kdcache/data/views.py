@@ -49,7 +49,7 @@ def draw_views(
     table = np.zeros((count, views, len(VIEW_FIELDS)), np.int16)
     table[:, :, HEIGHT] = height
     table[:, :, WIDTH] = width
-    draw = VIEW_POLICIES.load(policy)
+    draw: ViewPolicy = VIEW_POLICIES.load(policy)
     if not callable(draw):
         raise OptionError(
             f"--augment {policy} to be callable", type(draw).__name__, "correct the name"
@@ -75,6 +75,11 @@ def _check_views(drawn: NDArray[np.int16], policy: str, whole: NDArray[np.int16]
         found,
         "correct the policy",
     )
+
+
+def whole_image_views(count: int, height: int, width: int) -> Tensor:
+    """View 0 of `count` images, the whole image as it is: int16 `(count, 5)`."""
+    return torch.tensor([[0, 0, height, width, 0]], dtype=torch.int16).repeat(count, 1)
 
 
 def _uniform(count: int, columns: int, seed: int, stream: str) -> NDArray[np.float64]:

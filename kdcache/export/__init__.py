@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         FORMATS,
     )
     from kdcache.export.predict import (
+        Prediction,
         predict,
     )
     from kdcache.export.student import (

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from kdcache.models.student_card import (
         CARD_FILE,
         StudentCard,
+        read_student_card,
     )
     from kdcache.models.weights import (
+        default_weights,
+        known_preprocessing,
         read_state_dict,
         state_digest,
     )

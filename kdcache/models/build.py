@@ -22,7 +22,7 @@ from kdcache.models.heads import (
     replace_head,
 )
 from kdcache.models.preprocessing import Preprocessing
-from kdcache.models.weights import DEFAULT_WEIGHTS, load_state, load_weights
+from kdcache.models.weights import default_weights, known_preprocessing, load_state, load_weights
 
 # files that version 0.1.0 wrote name the old place
 _MOVED = {"kdcache.small_resnets": "kdcache.models.small_resnets"}
@@ -74,8 +74,9 @@ def build_model(
     Raises OptionError where the name is unknown or an option does not suit the model, DataError
     where the weights cannot be had or do not fit.
     """
-    weights = weights or ("none" if ":" in name else DEFAULT_WEIGHTS)
-    state, known = load_weights(name, weights)
+    weights = weights or default_weights(name)
+    known = known_preprocessing(name, weights)
+    state = load_weights(name, weights)
     overrides = {"image_size": image_size, "mean": mean, "std": std}
     given = {key: value for key, value in overrides.items() if value is not None}
     preprocessing = dataclasses.replace(known, **given)

@@ -7,13 +7,13 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.report.cache_summary import (
         TEMPERATURES,
+        Contents,
         entropy,
         look,
     )
     from kdcache.report.comparison import (
-        comparison,
-        grouped_words,
-        shown_rows,
+        Comparison,
+        compare_runs,
     )
     from kdcache.report.figures import (
         BLUE,
@@ -25,18 +25,14 @@ if TYPE_CHECKING:
         comparison_chart,
         soft_target_sheet,
     )
-    from kdcache.report.groups import (
-        check_comparable,
-        group_runs,
-        rows_of,
-    )
-    from kdcache.report.page.page import (
-        page,
+    from kdcache.report.page import (
+        load_test_images,
+        render_page,
     )
     from kdcache.report.run_pictures import (
         draw_pictures,
-        draw_teacher_predictions,
         show_batch,
+        draw_teacher_predictions,
     )
     from kdcache.report.tables import (
         as_csv,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.runtime import distributed
     from kdcache.runtime.devices import (
         free_memory,
+        gpu_count,
         pick_device,
         synchronizer,
         to_cpu_async,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from kdcache.runtime.precision import (
         autocast,
         compiled,
+        cpu_has_bf16,
         forward_flops,
         inference_batch_size,
         pick_precision,

@@ -78,3 +78,8 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return torch.mps.synchronize if device.type == "mps" else lambda: None
+
+
+def gpu_count() -> int:
+    """How many GPUs torch sees."""
+    return torch.cuda.device_count()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcache.report import statistics as subject
+from kdcache.report.comparison import statistics as subject
 
 
 def test_mean_and_standard_deviation_by_hand():

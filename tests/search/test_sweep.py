@@ -3,7 +3,6 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,16 +11,22 @@ from commands import refused, run
 import precompute_teacher
 from kdcache.cli import main as tools
 from kdcache.config import TrainOptions
-from kdcache.engine.student_run import StudentRun
-from kdcache.engine.training_data import TrainingData, load_training_data
+from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import KdcacheError
+from kdcache.runs import EpochRecord, RunSummary
 from kdcache.search import sweep
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 
 
-def quiet(*_: object) -> None:
-    pass
+class Said(sweep.SweepCallbacks):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,9 @@ def base(cache: Path, tmp_path: Path) -> TrainOptions:
 
 def train_all(
     students: list[TrainOptions], training_data: TrainingData
-) -> tuple[list[dict[str, Any]], list[str]]:
-    said: list[str] = []
-    return sweep.train_all(students, training_data, said.append, quiet, quiet), said
+) -> tuple[list[RunSummary], list[str]]:
+    said = Said()
+    return sweep.train_all(students, training_data, said), said.lines
 
 
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
@@ -72,12 +77,8 @@ def test_a_sweep_trains_what_single_runs_would(
     base: TrainOptions, training_data: TrainingData, tmp_path: Path
 ) -> None:
     summaries, _ = train_all(sweep.combinations(base, {"alpha": (0.0, 0.9)}, (0,)), training_data)
-    assert [entry["alpha"] for entry in summaries] == [0.0, 0.9]
-    single = StudentRun(
-        base.replace(out=tmp_path / "single"), load_training_data(base), quiet, quiet
-    )
-    single.train()
-    single.finish()
+    assert [entry.alpha for entry in summaries] == [0.0, 0.9]
+    train_student(base.replace(out=tmp_path / "single"))
     swept = torch.load(base.out / "alpha=0.9,seed=0" / "student.pt", weights_only=True)
     alone = torch.load(tmp_path / "single" / "student.pt", weights_only=True)
     assert all(torch.equal(swept[key], alone[key]) for key in alone)
@@ -100,7 +101,7 @@ def test_an_interrupted_student_goes_on(
     students = sweep.combinations(base, {}, (0,))
     keep = StudentRun._keep
 
-    def interrupted(self: StudentRun, record: dict[str, float]) -> None:
+    def interrupted(self: StudentRun, record: EpochRecord) -> None:
         keep(self, record)
         raise KeyboardInterrupt
 
@@ -123,7 +124,7 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
 ) -> None:
     students = sweep.combinations(base, {"lr": (1e30, 0.1)}, (0,))
     summaries, said = train_all(students, training_data)
-    assert [entry["name"] for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
+    assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
     failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
     assert "expected a finite loss that does not explode" in failed and any(
         "failed: expected a finite loss" in line for line in said
@@ -138,9 +139,7 @@ def test_one_that_another_process_trains_is_left_to_it(
     with open(students[0].out / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         summaries, said = train_all(students, training_data)
-    assert [entry["seed"] for entry in summaries] == [
-        1
-    ] and "seed=0: another process is at it" in said
+    assert [entry.seed for entry in summaries] == [1] and "seed=0: another process is at it" in said
 
 
 def test_where_the_images_lie_is_no_other_sweep(
@@ -173,13 +172,16 @@ def test_hopeless_students_are_stopped_by_the_median_rule(
     students = sweep.combinations(base.replace(epochs=4), {}, (0, 1, 2))
     for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
         options.out.mkdir(parents=True)
-        lines = [json.dumps({"validation_accuracy": accuracy}) for accuracy in accuracies]
+        lines = [
+            json.dumps(EpochRecord(epoch, accuracy).to_json())
+            for epoch, accuracy in enumerate(accuracies, 1)
+        ]
         (options.out / "metrics.jsonl").write_text("\n".join(lines))
-    assert sweep._below_median(students, [{"validation_accuracy": 0.55}])
-    assert not sweep._below_median(students, [{"validation_accuracy": 0.65}])
+    assert sweep._below_median(students, [EpochRecord(1, 0.55)])
+    assert not sweep._below_median(students, [EpochRecord(1, 0.65)])
     # a quarter of 8 epochs is 2: after the first nobody is stopped
     longer = [options.replace(epochs=8) for options in students]
-    assert not sweep._below_median(longer, [{"validation_accuracy": 0.0}])
+    assert not sweep._below_median(longer, [EpochRecord(1, 0.0)])
 
 
 def test_a_stopped_student_is_neither_tested_nor_tried_again(
@@ -187,18 +189,14 @@ def test_a_stopped_student_is_neither_tested_nor_tried_again(
 ) -> None:
     students = sweep.combinations(base, {}, (0,))
     monkeypatch.setattr(sweep, "_below_median", lambda students, history: True)
-    said: list[str] = []
-    assert (
-        sweep.train_all(students, training_data, said.append, quiet, quiet, stop_early=True) == []
-    )
-    assert said[-1] == "seed=0: stopped after epoch 1, below the median"
+    said = Said()
+    assert sweep.train_all(students, training_data, said, stop_early=True) == []
+    assert said.lines[-1] == "seed=0: stopped after epoch 1, below the median"
     assert json.loads((students[0].out / "stopped.json").read_text())["epoch"] == 1
     assert not (students[0].out / "student.pt").exists()
-    said.clear()
-    assert (
-        sweep.train_all(students, training_data, said.append, quiet, quiet, stop_early=True) == []
-        and said == []
-    )
+    said.lines.clear()
+    assert sweep.train_all(students, training_data, said, stop_early=True) == []
+    assert said.lines == []
 
 
 def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
