@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kdcache.runtime.precision import (
         autocast,
         compiled,
+        cpu_has_bf16,
         forward_flops,
         inference_batch_size,
         pick_precision,
