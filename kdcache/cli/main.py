@@ -15,24 +15,22 @@ from kdcache.data import image_files
 from kdcache.distill import load_images_of
 from kdcache.engine import load_training_data
 from kdcache.errors import CacheDamagedError, KdcacheError
-from kdcache.export import CARD_FILE, FORMATS, DisagreementError, export, open_run, predict
+from kdcache.export import CARD_FILE, FORMATS, DisagreementError, export_student, open_run, predict
 from kdcache.report import (
-    TEMPERATURES,
     as_csv,
     check_comparable,
     comparison,
     comparison_chart,
     draw_teacher_predictions,
-    entropy,
     format_table,
     group_runs,
     grouped_words,
-    look,
     page,
     rerun_teacher,
     rows_of,
     shown_rows,
     soft_target_sheet,
+    summarize_cache,
 )
 from kdcache.runs import find_runs, load_test_images, read_summary
 from kdcache.runtime import pick_device, write_json, write_text
@@ -41,7 +39,7 @@ from kdcache.search import combinations, finished, start_helpers, train_all
 
 def info(arguments: argparse.Namespace) -> None:
     """What is in a cache, and how good its teacher is for the student's classes."""
-    contents = look(arguments.cache, check_logits=not arguments.skip_checksums)
+    contents = summarize_cache(arguments.cache, check_logits=not arguments.skip_checksums)
     facts = contents.facts
     if arguments.json:
         say(json.dumps(facts, indent=1))
@@ -77,10 +75,7 @@ def info(arguments: argparse.Namespace) -> None:
         say(f"\nviews and the teacher's top predictions: {arguments.picture}")
     if arguments.soft_targets is not None:
         names = facts["dataset"]["class_names"]
-        entropies = {
-            f"T = {t}": entropy(contents.targets.train["student"], t).numpy() for t in TEMPERATURES
-        }
-        soft_target_sheet(entropies, contents.by_label, names, arguments.soft_targets)
+        soft_target_sheet(contents.entropies, contents.by_label, names, arguments.soft_targets)
         say(f"\nsoft targets: {arguments.soft_targets}")
 
 
@@ -158,7 +153,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     """Write a finished run's student in a format that others load, check it, and put a model card beside it."""
     run = open_run(arguments.run)
     try:
-        file, check = export(
+        file, check = export_student(
             run, arguments.format, arguments.to, data=arguments.data, overwrite=arguments.overwrite
         )
     except DisagreementError as error:
@@ -173,7 +168,7 @@ def export_command(arguments: argparse.Namespace) -> int:
 def predict_command(arguments: argparse.Namespace) -> int:
     """What a finished run's student takes images for."""
     run, paths, faults = open_run(arguments.run), image_files(arguments.images), []
-    if run.image_shape is None:
+    if run.card.image_shape is None:
         sys.stderr.write(
             f"{arguments.run} does not record its images' size: taken to be the student's input size\n"
         )

@@ -18,7 +18,7 @@ from kdcache.config import TrainOptions
 from kdcache.data import Split
 from kdcache.distill import TeacherTargets
 from kdcache.engine.resolve import check_combination, check_processes, choose_projection, resolve
-from kdcache.engine.trainer import Trainer, build_student
+from kdcache.engine.trainer import Evaluation, Trainer, build_student
 from kdcache.engine.training_data import TrainingData
 from kdcache.errors import KdcacheError
 from kdcache.models import CARD_FILE, StudentCard, student_state_dict
@@ -102,7 +102,7 @@ class StudentRun:
             _event_writer(options.out) if options.tensorboard and processes.is_main else None
         )
         self.history: list[dict[str, float]] = []
-        self.test_predictions: np.ndarray | None = None
+        self.test: Evaluation | None = None
         self._seconds = 0.0
         if options.resume is not None:
             self._restore(options.resume)
@@ -161,8 +161,7 @@ class StudentRun:
         self._processes.barrier()  # until the first has written the best epoch
         best = torch.load(out / "best.pt", map_location=self.device, weights_only=True)
         self.trainer.module.load_state_dict(best["model"])
-        test = self.trainer.evaluate(self.images.splits["test"])
-        self.test_predictions = test.predictions
+        self.test = test = self.trainer.evaluate(self.images.splits["test"])
         summary = self._summary(best, test.accuracy)
         if not self._processes.is_main:
             return summary

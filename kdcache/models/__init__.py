@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdcache.models.student_card import (
         CARD_FILE,
         StudentCard,
+        read_student_card,
     )
     from kdcache.models.weights import (
         read_state_dict,

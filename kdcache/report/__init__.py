@@ -6,24 +6,12 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.report.cache_summary import (
-        TEMPERATURES,
-        entropy,
-        look,
+        summarize_cache,
     )
     from kdcache.report.comparison import (
         comparison,
         grouped_words,
         shown_rows,
-    )
-    from kdcache.report.figures import (
-        BLUE,
-        DPI,
-        GREY,
-        INK,
-        ORANGE,
-        RULE,
-        comparison_chart,
-        soft_target_sheet,
     )
     from kdcache.report.groups import (
         check_comparable,
@@ -32,6 +20,20 @@ if TYPE_CHECKING:
     )
     from kdcache.report.page.page import (
         page,
+    )
+    from kdcache.report.plot_style import (
+        BLUE,
+        DPI,
+        GREY,
+        INK,
+        ORANGE,
+        RULE,
+        STYLE,
+        save_png,
+    )
+    from kdcache.report.plots import (
+        comparison_chart,
+        soft_target_sheet,
     )
     from kdcache.report.run_pictures import (
         draw_pictures,

@@ -21,5 +21,11 @@ if TYPE_CHECKING:
         find_runs,
         load_test_images,
     )
+    from kdcache.runs.records import (
+        EpochRecord,
+        RunConfig,
+        RunSummary,
+        TeacherScores,
+    )
 
 __getattr__ = lazy_exports(__name__)
