@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 import precompute_teacher
 import train_student
 from kdcache.cli import (
-    OneLineParser,
+    OneLineParser,  # noqa: E402
     Progress,
     exit_code,
     say,
@@ -31,13 +31,13 @@ from kdcache.config import TrainOptions
 from kdcache.data import (
     Renderer,
     draw_views,
-    load_images,
+    load_images,  # noqa: E402
 )
 from kdcache.distill import teacher_targets as targets
 from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import (
-    SmallResNet,
-    build_model,
+    SmallResNet,  # noqa: E402
+    build_model,  # noqa: E402
 )
 from kdcache.runs import RunSummary, read_run
 from kdcache.search import sweep

@@ -15,7 +15,10 @@ IMAGES = 40
 
 
 def logits(shift: int) -> torch.Tensor:
-    """float `(40, 4)` for labels `row % 4`: right but for every `shift + 2`-th row, which is taken for the next class."""
+    """float `(40, 4)` for labels `row % 4`.
+
+    They are right but for every `shift + 2`-th row, which is taken for the next class.
+    """
     rows = torch.arange(IMAGES)
     predictions = (rows + (rows % (shift + 2) == 0)) % len(NAMES)
     return torch.nn.functional.one_hot(predictions, len(NAMES)) * (
@@ -34,7 +37,10 @@ def write_run(
     finished: bool = True,
     **changes: Any,
 ) -> Path:
-    """A run with the test accuracy `test`; `changes` are of its summary. Without `predictions`, one of an older version."""
+    """A run with the test accuracy `test`; `changes` are of its summary.
+
+    Without `predictions`, one of an older version.
+    """
     folder.mkdir(parents=True)
     options = TrainOptions(
         alpha=alpha, temperature=temperature, seed=seed, out=folder, student="resnet18", epochs=3
@@ -89,7 +95,10 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 
 
 def write_sweep(folder: Path, **changes: Any) -> Path:
-    """Labels only and four distilled groups (T 2 and 4, alpha 0.5 and 0.9), three seeds each, and an unfinished run."""
+    """Labels only and four distilled groups (T 2 and 4, alpha 0.5 and 0.9), and an unfinished run.
+
+    Three seeds of each.
+    """
     for seed in range(3):
         write_run(folder / f"labels-{seed}", 0.5 + 0.01 * seed, seed=seed, **changes)
         for alpha in (0.5, 0.9):

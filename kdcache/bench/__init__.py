@@ -10,8 +10,8 @@ if TYPE_CHECKING:
         run,
     )
     from kdcache.bench.setup import (
-        BenchOptions,
         QUICK,
+        BenchOptions,
     )
     from kdcache.bench.timing import (
         ratio_chart,

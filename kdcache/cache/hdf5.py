@@ -12,13 +12,14 @@ made and without filters, so that logits can be written and mapped outside libhd
 docs/format.md.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,11 +27,11 @@ import numpy as np
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
 import h5py
 
-from kdcache.cache.durable import ReservedFile, reserve
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.seal import USER_BLOCK, Extent, Layout, damaged, prepared_digest
 from kdcache.config import SPLITS
 from kdcache.errors import CacheDamagedError
+from kdcache.runtime import reserve
 
 VIEW_DTYPE = np.dtype("<i2")
 LABEL_DTYPE = np.dtype("<i8")
@@ -77,20 +78,22 @@ def create_file(
     arrays = arrays | {"manifest": np.frombuffer(manifest.to_bytes(), "u1")}
     path.unlink(missing_ok=True)
     # A full disk makes libhdf5 segfault, so the room is asked for before it writes.
-    reserve(path, USER_BLOCK + sum(spec.size for spec in specs.values()) + _SLACK)
+    with _open_for_writing(path) as fd:
+        reserve(fd, USER_BLOCK + sum(spec.size for spec in specs.values()) + _SLACK)
     extents = _lay_out(path, specs, arrays)
-    size = path.stat().st_size
-    reserve(path, size)
-    _write_layout(
-        path,
-        Layout(
+    with _open_for_writing(path) as fd:
+        size = os.fstat(fd).st_size
+        reserve(fd, size)
+        layout = Layout(
             size,
-            block_rows * _row_bytes(manifest),
+            block_rows * row_bytes(manifest),
             extents["manifest"],
             extents["block_crc32"],
             tuple(extents[f"{split}/logits"] for split in SPLITS),
-        ),
-    )
+        )
+        layout = replace(layout, digest=prepared_digest(fd, layout))
+        os.pwrite(fd, layout.pack(), 0)
+        os.fsync(fd)
 
 
 def parse_file(
@@ -106,10 +109,9 @@ def parse_file(
 
     Raises CacheDamagedError where anything is otherwise.
     """
-    row_bytes = _row_bytes(manifest)
-    if len(layout.logits) != len(SPLITS) or layout.block_bytes % row_bytes:
+    if len(layout.logits) != len(SPLITS) or layout.block_bytes % row_bytes(manifest):
         raise damaged(str(path), "its layout record")
-    specs = _specs(manifest, layout.block_bytes // row_bytes)
+    specs = _specs(manifest, layout.block_bytes // row_bytes(manifest))
     with _refusing_parse_errors(path), h5py.File(opened, "r") as file:
         names = _dataset_names(path, file)
         if names != specs.keys():
@@ -127,7 +129,7 @@ def parse_file(
     }
 
 
-def _row_bytes(manifest: Manifest) -> int:
+def row_bytes(manifest: Manifest) -> int:
     """Bytes of one view's logits."""
     return manifest.teacher.classes * LOGITS_DTYPE.itemsize
 
@@ -162,7 +164,7 @@ def _lay_out(
     contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     extents = {}
     with (
-        ReservedFile(path, "r+b") as reserved,
+        _ReservedFile(path, "r+b") as reserved,
         h5py.File(reserved, "w", libver=("earliest", "v110"), userblock_size=USER_BLOCK) as file,
     ):
         for name, spec in specs.items():
@@ -176,15 +178,31 @@ def _lay_out(
     return extents
 
 
-def _write_layout(path: Path, layout: Layout) -> None:
-    """Write the layout record, with the digest of the file, and force all of it to the disk."""
-    fd = os.open(path, os.O_RDWR)
+@contextmanager
+def _open_for_writing(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        layout = replace(layout, digest=prepared_digest(fd, layout))
-        os.pwrite(fd, layout.pack(), 0)
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+class _ReservedFile(io.FileIO):
+    """A file with room set aside, which libhdf5 takes for an empty one.
+
+    Given the path, libhdf5 would truncate the file, and another program could take the room before
+    it is written.
+    """
+
+    _end = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(self._end) if whence == os.SEEK_END else super().seek(offset, whence)
+
+    def write(self, data: Any) -> int:
+        count = super().write(data)
+        self._end = max(self._end, self.tell())
+        return count
 
 
 def _dataset_names(path: Path, file: h5py.File) -> set[str]:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kdcache.cache.durable import partial_path, write_all
 from kdcache.cache.seal import Layout, block_crc32
-from kdcache.errors import KdcacheError, OptionError
+from kdcache.errors import OptionError
+from kdcache.runtime import write_all
 
 # Block number and CRC32 of the block's bytes; behind them the CRC32 of the layout's digest and of
 # these 8 bytes. The digest binds a record to one file: a loss of power can bring back the journal
@@ -25,6 +25,11 @@ from kdcache.errors import KdcacheError, OptionError
 _RECORD = struct.Struct("<II")
 _RECORD_CRC = struct.Struct("<I")
 _RECORD_SIZE = _RECORD.size + _RECORD_CRC.size
+
+
+def partial_path(path: Path) -> Path:
+    """What a cache is called while it is being filled."""
+    return Path(f"{path}.partial")
 
 
 class Journal:
@@ -92,7 +97,7 @@ def remove_stale_journals(path: Path) -> None:
     if partial_path(path).exists():
         return  # another run has begun to replace the cache, and they are its own
     for journal in _journals(path):
-        with suppress(KdcacheError, OSError):  # a run about to replace the cache holds its lock
+        with suppress(OptionError, OSError):  # a run about to replace the cache holds its lock
             lock = _open_locked(path, journal)
             journal.unlink(missing_ok=True)
             os.close(lock)

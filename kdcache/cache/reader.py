@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kdcache.cache.durable import partial_path
 from kdcache.cache.hdf5 import CRC_DTYPE, StoredArray, parse_file
+from kdcache.cache.journal import partial_path
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.seal import Layout, block_crc32, check_seal, damaged, read_layout
 from kdcache.config import SPLITS

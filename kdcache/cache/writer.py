@@ -9,23 +9,18 @@ the seal is on the disk.
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from kdcache.cache.durable import (
-    make_folder,
-    partial_path,
-    refusing_os_errors,
-    sync_folder,
-    write_all,
-)
+from kdcache.cache.blocks import BlockRows, rows_of_blocks
 from kdcache.cache.hdf5 import CRC_DTYPE, LOGITS_DTYPE, create_file
 from kdcache.cache.journal import (
     Journal,
     finished_blocks,
+    partial_path,
     refuse_other_runs,
     remove_journals,
     remove_stale_journals,
@@ -33,26 +28,16 @@ from kdcache.cache.journal import (
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.reader import read_manifest, read_sealed_manifest
 from kdcache.cache.seal import damaged, prepared_digest, read_layout, write_seal
-from kdcache.config import SPLITS
 from kdcache.errors import CacheDamagedError, DataError, OptionError
-from kdcache.runtime import SINGLE_PROCESS, Processes
+from kdcache.runtime import (
+    SINGLE_PROCESS,
+    Processes,
+    os_errors_as_data_errors,
+    sync_folder,
+    write_all,
+)
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """The views of one block: flat rows start..stop-1 of a split.
-
-    A flat row is image_index * views + view_index.
-    """
-
-    split: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
 
 class CacheWriter:
@@ -106,7 +91,7 @@ class CacheWriter:
                 self._open(manifest)
             self._layout = read_layout(self._fd, str(self._partial))
             self._blocks = self._layout.blocks()
-            self._rows = _rows_of_blocks(manifest, self._layout.block_bytes)
+            self._rows = rows_of_blocks(manifest, self._layout.block_bytes)
             finished = processes.broadcast_object(self._finished_blocks)
         except BaseException:
             self.close()
@@ -115,6 +100,7 @@ class CacheWriter:
         self.missing = missing[processes.rank :: processes.world_size]
 
     def rows(self, block: int) -> BlockRows:
+        """Which views a block holds."""
         return self._rows[block]
 
     def write(self, block: int, logits: np.ndarray) -> None:
@@ -131,7 +117,7 @@ class CacheWriter:
         if len(data) != extent.size:
             raise ValueError(f"expected {extent.size} bytes for block {block}, found {len(data)}")
         assert self._journal is not None
-        with refusing_os_errors(self.path):
+        with self._os_errors():
             write_all(self._fd, data, extent.offset)
             os.fdatasync(self._fd)
             # Only now: a record promises that its block survives a loss of power.
@@ -143,8 +129,7 @@ class CacheWriter:
         Raises CacheDamagedError where a block is no longer what was written.
         """
         self._processes.barrier()
-        with refusing_os_errors(self.path):
-            self._processes.broadcast_object(self._seal)
+        self._processes.broadcast_object(self._seal)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -160,9 +145,9 @@ class CacheWriter:
         self.close()
 
     def _begin(self, manifest: Manifest, create: Callable[[Path], None], restart: bool) -> None:
-        """In the first process: keep other runs away, and make the partial file or check it."""
-        with refusing_os_errors(self.path):
-            make_folder(self.path.parent)
+        """In the main process: keep other runs away, and make the partial file or check it."""
+        with self._os_errors():
+            _make_folder(self.path.parent)
             refuse_other_runs(self.path)
             self._journal = Journal(self.path, 0)
             if restart or not self._partial.exists():
@@ -185,7 +170,7 @@ class CacheWriter:
 
     def _open(self, manifest: Manifest) -> None:
         """Open the partial file, which must be intact and of this manifest, and the journal."""
-        with refusing_os_errors(self.path):
+        with self._os_errors():
             if self._journal is None:
                 self._journal = Journal(self.path, self._processes.rank)
             self._journal.drop_torn_record()
@@ -206,27 +191,32 @@ class CacheWriter:
         return finished_blocks(self.path, self._fd, self._layout)
 
     def _seal(self) -> None:
-        """In the first process, once all have filled their blocks."""
+        """In the main process, once all have filled their blocks."""
+        with self._os_errors():
+            table = self._checked_crc32s()
+            write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
+            write_seal(self._fd, self._layout)
+            os.fsync(self._fd)
+            os.rename(self._partial, self.path)
+            sync_folder(self.path.parent)
+            # The journals go last, once the name is on the disk: until then they are needed.
+            remove_journals(self.path)
+            sync_folder(self.path.parent)
+
+    def _checked_crc32s(self) -> np.ndarray:
+        """The CRC32 of every block, uint32 `(blocks,)`, once all have been read and checked."""
         os.close(self._fd)
         self._fd = -1
-        # Opened anew, it shows what other machines wrote.
-        self._fd = os.open(self._partial, os.O_RDWR)
+        self._fd = os.open(self._partial, os.O_RDWR)  # opened anew: it shows what others wrote
         finished = self._finished_blocks()
-        crcs = []
         for block in range(len(self._blocks)):
             if block not in finished:
                 where = f"block {block}, which was right when it was written"
                 raise damaged(str(self._partial), where)
-            crcs.append(finished[block])
-        table = np.array(crcs, CRC_DTYPE).tobytes()
-        write_all(self._fd, table, self._layout.block_crc32.offset)
-        write_seal(self._fd, self._layout)
-        os.fsync(self._fd)
-        os.rename(self._partial, self.path)
-        sync_folder(self.path.parent)
-        # The journals go last, once the name is on the disk: until then they hold what is finished.
-        remove_journals(self.path)
-        sync_folder(self.path.parent)
+        return np.array([finished[block] for block in range(len(self._blocks))], CRC_DTYPE)
+
+    def _os_errors(self) -> AbstractContextManager[None]:
+        return os_errors_as_data_errors(f"{self.path}", "free some space or give another --cache")
 
 
 def _already_there(path: Path, manifest: Manifest, restart: bool) -> bool:
@@ -237,6 +227,14 @@ def _already_there(path: Path, manifest: Manifest, restart: bool) -> bool:
     return True
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and force their names to the disk where that is allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.parents:
+        with suppress(OSError):  # a folder of somebody else need not be readable
+            sync_folder(parent)
+
+
 def _refuse_another(found: Manifest, manifest: Manifest, path: Path) -> None:
     differences = found.differences(manifest)
     if differences:
@@ -245,18 +243,6 @@ def _refuse_another(found: Manifest, manifest: Manifest, path: Path) -> None:
             f"{path} with other ones ({'; '.join(differences[:3])})",
             "give another --cache, or --restart to discard what is there",
         )
-
-
-def _rows_of_blocks(manifest: Manifest, block_bytes: int) -> list[BlockRows]:
-    """The rows of each block, in the order of the blocks' numbers; none spans two splits."""
-    block_rows = block_bytes // (manifest.teacher.classes * LOGITS_DTYPE.itemsize)
-    blocks = []
-    for name in SPLITS:
-        split = manifest.splits[name]
-        rows = split.rows * split.views
-        for start in range(0, rows, block_rows):
-            blocks.append(BlockRows(name, start, min(start + block_rows, rows)))
-    return blocks
 
 
 def _refuse_what_float16_cannot_hold(logits: np.ndarray, rows: BlockRows) -> None:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
         DatasetReader,
         Request,
         Source,
-        source_in_memory,
         load_images,
         load_selected_images,
+        source_in_memory,
     )
     from kdcache.data.image_folder import (
         image_files,

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdcache.distill.metrics import kl_divergence
+
 _TINY = 1e-7  # keeps a constant row's standard deviation from dividing by 0
 _DKD_NON_TARGET = 8.0  # beta of decoupled distillation; the paper's usual choice, with weight 1 for the target's term
 
@@ -87,8 +89,8 @@ def dkd(
     log_student, log_teacher = (
         F.log_softmax(z.float() / temperature, 1) for z in (student_logits, teacher_logits)
     )
-    target = _kl_rows(*(_label_or_not(log, labels) for log in (log_teacher, log_student)))
-    others = _kl_rows(
+    target = kl_divergence(*(_label_or_not(log, labels) for log in (log_teacher, log_student)))
+    others = kl_divergence(
         *(F.log_softmax(_without(log, labels), 1) for log in (log_teacher, log_student))
     )
     return temperature**2 * (target + _DKD_NON_TARGET * others).mean()
@@ -142,8 +144,3 @@ def _without(values: Tensor, labels: Tensor) -> Tensor:
     """The other classes' columns of each row: `(B, K)` -> `(B, K - 1)`. Gathered: a mask would wait for the device."""
     column = torch.arange(values.shape[1] - 1, device=values.device)
     return values.gather(1, column + (column >= labels[:, None]))
-
-
-def _kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of each row, in nats."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)

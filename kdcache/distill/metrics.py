@@ -1,99 +1,132 @@
-"""What logits on the test images amount to: predictions, confusions, calibration, agreement, notable images."""
+"""What logits amount to: accuracy, confusions, calibration, agreement, divergence, entropy, notable images.
+
+Every quantity that is reported anywhere is computed here. Labels are int64 `(M,)`, logits float `(M, K)`.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-BINS = 15  # as Guo et al. 2017 have it
+BINS = 15  # of confidence, as in Guo et al., "On Calibration of Modern Neural Networks", 2017
+
+
+def accuracy(labels: Tensor, logits: Tensor) -> float:
+    """The fraction of the rows whose largest logit is the label's; NaN where there are no rows."""
+    # a float32 mean, as in everything that was recorded so far: compared numbers must be rounded alike
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def agreement(logits: Tensor, other_logits: Tensor) -> float:
+    """The fraction of the rows for which two models predict the same class."""
+    return (logits.argmax(1) == other_logits.argmax(1)).double().mean().item()
 
 
 def confusion(labels: Tensor, logits: Tensor) -> Tensor:
-    """int64 `(K, K)`: images by label (rows) and answer (columns). labels int64 `(M,)`, logits `(M, K)`."""
+    """int64 `(K, K)`: how many images of each label (row) were predicted as each class (column)."""
     classes = logits.shape[1]
-    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(
-        classes, classes
-    )
+    pairs = labels * classes + logits.argmax(1)
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) in nats of each row, from log-probabilities `(M, K)`, not logits -> `(M,)`."""
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """The entropy in nats over the last axis: `(..., K)` -> `(...)`."""
+    return -torch.xlogy(probabilities, probabilities).sum(-1)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Images sorted by the student's confidence into bins of equal width over 0..1.
+    """Images sorted by the model's confidence into bins of equal width over 0..1.
 
     Attributes:
-        counts: int64 `(BINS,)`, images in each bin.
-        confidence, accuracy: float64 `(BINS,)`, the means in each bin; NaN in an empty one.
-        error: the expected calibration error, the mean of |confidence - accuracy| over the images (Naeini et al. 2015).
+        counts: int64 `(bins,)`, images in each bin.
+        confidence, accuracy: float64 `(bins,)`, the means in each bin; NaN in an empty one.
+        calibration_error: the expected calibration error (ECE): the mean of |confidence - accuracy|
+            of an image's bin over all images (Naeini et al. 2015).
     """
 
     counts: Tensor
     confidence: Tensor
     accuracy: Tensor
-    error: float
+    calibration_error: float
 
 
-def reliability(labels: Tensor, logits: Tensor) -> Reliability:
-    """labels int64 `(M,)`, logits float `(M, K)`. A bin holds confidences above its lower and up to its upper edge."""
-    confidence, predictions = logits.double().softmax(1).max(1)
-    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    counts = torch.bincount(bins, minlength=BINS)
-    confidences = torch.bincount(bins, confidence, minlength=BINS) / counts
-    accuracies = torch.bincount(bins, (predictions == labels).double(), minlength=BINS) / counts
-    gaps = (confidences - accuracies).abs().nan_to_num(0.0)
-    return Reliability(counts, confidences, accuracies, float((gaps * counts).sum() / len(labels)))
+def reliability(labels: Tensor, logits: Tensor, bins: int = BINS) -> Reliability:
+    """How far confidence and accuracy lie apart.
 
-
-def together(labels: Tensor, student: Tensor, teacher: Tensor) -> dict[str, float]:
-    """How the predictions of student and teacher lie to each other: shares of the images that sum to 1.
-
-    labels int64 `(M,)`, logits of both `(M, K)`.
+    A bin holds the confidences from its lower edge up to, but without, its upper edge; the last
+    one also holds 1.
     """
-    ours, theirs = student.argmax(1), teacher.argmax(1)
-    right, taught_right, same = ours == labels, theirs == labels, ours == theirs
+    confidence, predictions = torch.softmax(logits, 1).max(1)
+    right = (predictions == labels).to(confidence.dtype)
+    bin_of = (confidence * bins).long().clamp(0, bins - 1)
+    counts = torch.bincount(bin_of, minlength=bins)
+    # |sum of confidences - sum of right ones| of a bin is its gap times its images
+    gaps = confidence.new_zeros(bins).index_add_(0, bin_of, confidence - right)
+    return Reliability(
+        counts,
+        torch.bincount(bin_of, confidence.double(), minlength=bins) / counts,
+        torch.bincount(bin_of, right.double(), minlength=bins) / counts,
+        (gaps.abs().sum() / len(labels)).item(),
+    )
+
+
+def joint_outcomes(labels: Tensor, student: Tensor, teacher: Tensor) -> dict[str, float]:
+    """How often student and teacher are right and wrong together: fractions that sum to 1.
+
+    Args:
+        student, teacher: the logits of both.
+    """
+    student_classes, teacher_classes = student.argmax(1), teacher.argmax(1)
+    student_right = student_classes == labels
+    teacher_right = teacher_classes == labels
+    same = student_classes == teacher_classes
     cases = {
-        "both right": right & taught_right,
-        "only the student right": right & ~taught_right,
-        "only the teacher right": ~right & taught_right,
-        "the same mistake": ~right & same,
-        "different mistakes": ~right & ~taught_right & ~same,
+        "both right": student_right & teacher_right,
+        "only the student right": student_right & ~teacher_right,
+        "only the teacher right": ~student_right & teacher_right,
+        "the same mistake": ~student_right & same,
+        "different mistakes": ~student_right & ~teacher_right & ~same,
     }
     return {name: case.double().mean().item() for name, case in cases.items()}
 
 
-def notable(
-    labels: Tensor, student: Tensor, zero: Tensor | None, teacher: Tensor | None, most: int
+def notable_images(
+    labels: Tensor, student: Tensor, baseline: Tensor | None, teacher: Tensor | None, most: int
 ) -> list[tuple[str, Tensor, int]]:
     """Images on which students disagree with each other, with the teacher or with the label.
 
     Args:
-        labels: int64 `(M,)`.
-        student: logits `(M, K)` of the distilled student, or of the only one.
-        zero, teacher: logits `(M, K)` of the labels-only student and of the teacher; None where there is none.
+        student: logits of the distilled student, or of the only one.
+        baseline, teacher: logits of the labels-only student and of the teacher, if there is one.
         most: the most rows in all.
 
-    Returns:
-        name of the kind, rows int64, spread evenly over all of that kind, and how many there are;
-        kinds without images are left out.
+    Returns the name of each kind, its rows int64, spread evenly over all of that kind, and how many
+    there are; kinds without images are left out.
     """
-    ours = student.argmax(1)
-    right = ours == labels
+    predictions = student.argmax(1)
+    right = predictions == labels
     kinds: dict[str, Tensor] = {}
-    if zero is not None:
-        baseline_right = zero.argmax(1) == labels
+    if baseline is not None:
+        baseline_right = baseline.argmax(1) == labels
         kinds["Right only when distilled"] = right & ~baseline_right
         kinds["Right only from labels"] = baseline_right & ~right
     if teacher is not None:
-        theirs = teacher.argmax(1)
-        kinds["The teacher's mistake, repeated"] = ~right & (ours == theirs)
-        kinds["Against a teacher who was right"] = ~right & (theirs == labels)
-        kinds["Right against the teacher"] = right & (theirs != labels)
+        taught = teacher.argmax(1)
+        kinds["The teacher's mistake, repeated"] = ~right & (predictions == taught)
+        kinds["Against a teacher who was right"] = ~right & (taught == labels)
+        kinds["Right against the teacher"] = right & (taught != labels)
     if not kinds:
         kinds["Wrong"] = ~right
     found = [(name, kind.nonzero()[:, 0]) for name, kind in kinds.items() if kind.any()]
     each = most // max(1, len(found))
-    places = [
-        torch.linspace(0, len(rows) - 1, min(each, len(rows))).round().long() for _, rows in found
-    ]
-    return [
-        (name, rows[chosen], len(rows)) for (name, rows), chosen in zip(found, places, strict=True)
-    ]
+    shown = []
+    for name, rows in found:
+        places = torch.linspace(0, len(rows) - 1, min(each, len(rows))).round().long()
+        shown.append((name, rows[places], len(rows)))
+    return shown

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdcache.distill.metrics import accuracy, reliability
 from kdcache.distill.probe_solver import CHUNK, Regressions, chunks, moments, standardise
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # on |W|² / 2, per row, for standardised inputs
@@ -132,11 +133,11 @@ def fit_probe(
     raw = unseen(weight[-1])
     temperature = calibrate(raw, validation_labels)
     quality = {
-        "accuracy": (raw.argmax(1) == validation_labels).float().mean().item(),
+        "accuracy": accuracy(validation_labels, raw),
         "nll": F.cross_entropy(raw, validation_labels).item(),
         "nll_calibrated": F.cross_entropy(raw / temperature, validation_labels).item(),
-        "ece": calibration_error(raw, validation_labels),
-        "ece_calibrated": calibration_error(raw / temperature, validation_labels),
+        "ece": reliability(validation_labels, raw).calibration_error,
+        "ece_calibrated": reliability(validation_labels, raw / temperature).calibration_error,
     }
     return Probe(mean, scale, weight.mT.contiguous(), fold, temperature, penalty, quality)
 
@@ -154,12 +155,3 @@ def calibrate(logits: Tensor, labels: Tensor) -> float:
         else:
             low = a
     return 10 ** ((low + high) / 2)
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: mean |confidence - accuracy| over equal bins of confidence (Guo et al. 2017)."""
-    confidence, answer = torch.softmax(logits, 1).max(1)
-    right = (answer == labels).float()
-    bin_of = (confidence * bins).long().clamp(max=bins - 1)
-    gap = torch.zeros(bins).index_add_(0, bin_of, confidence - right)
-    return (gap.abs().sum() / len(labels)).item()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from kdcache.engine.resolve import (
 from kdcache.engine.student import Evaluation, build_student
 from kdcache.engine.trainer import Trainer
 from kdcache.engine.training_data import TrainingData, load_training_data
-from kdcache.errors import DataError, OptionError
+from kdcache.errors import DataError
 from kdcache.models import StudentCard, student_state_dict
 from kdcache.runs import (
     EpochRecord,
@@ -128,12 +127,9 @@ class StudentRun:
 
         self.history: list[EpochRecord] = []
         self.test: Evaluation | None = None
-        self._recorder = RunRecorder(options.out)
+        self._recorder = RunRecorder(options.out, options.tensorboard and processes.is_main)
         self._seconds = 0.0
         self._run_config = self._make_run_config(options.command_line())
-        self._events = (
-            _event_writer(options.out) if options.tensorboard and processes.is_main else None
-        )
         if options.resume is not None:
             self._restore(options.resume)
         else:
@@ -225,10 +221,6 @@ class StudentRun:
         if record.validation_accuracy > best_before:
             self._recorder.keep_best(state["model"], record)
         self._recorder.keep_last(state, self.history, self._seconds, self._run_config)
-        if self._events is not None:
-            for key, value in record.to_json().items():
-                self._events.add_scalar(key, value, record.epoch)
-            self._events.flush()
 
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run; from the start where there is none."""
@@ -320,16 +312,3 @@ class StudentRun:
                 baseline = best_labels_only(self.options.out, splits["validation"].digest())
             lines += describe_teaching(self.config, teacher, baseline)
         return "\n".join(lines)
-
-
-def _event_writer(folder: Path) -> Any:
-    """TensorBoard's writer, of the optional extra `tensorboard`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise OptionError(
-            "the package tensorboard for --tensorboard",
-            "none",
-            "pip install kdcache[tensorboard], or omit it",
-        ) from error
-    return SummaryWriter(folder / "events")

@@ -75,7 +75,8 @@ def build_model(
     where the weights cannot be had or do not fit.
     """
     weights = weights or default_weights(name)
-    known, state = known_preprocessing(name, weights), load_weights(name, weights)
+    known = known_preprocessing(name, weights)
+    state = load_weights(name, weights)
     overrides = {"image_size": image_size, "mean": mean, "std": std}
     given = {key: value for key, value in overrides.items() if value is not None}
     preprocessing = dataclasses.replace(known, **given)

@@ -23,7 +23,7 @@ DEFAULT_WEIGHTS = "IMAGENET1K_V1"
 
 
 def default_weights(name: str) -> str:
-    """The weights of a model for which none were named: ImageNet's for torchvision's, random ones for a callable."""
+    """The weights of a model for which none are named: ImageNet's; random ones for a callable."""
     return "none" if ":" in name else DEFAULT_WEIGHTS
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     )
     from kdcache.report.run_pictures import (
         draw_pictures,
-        show_batch,
         draw_teacher_predictions,
+        show_batch,
     )
     from kdcache.report.tables import (
         as_csv,

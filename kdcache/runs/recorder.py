@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcache.errors import DataError
+from kdcache.errors import DataError, OptionError
 from kdcache.models import CARD_FILE, StudentCard
 from kdcache.runs.folder import (
     BEST_CHECKPOINT,
@@ -41,10 +41,14 @@ class RunRecorder:
 
     Every file is written under another name and renamed, so that it is whole or not there. Methods raise DataError where
     the folder cannot be written, or a file is not what it should be.
+
+    Args:
+        tensorboard: also write every epoch as events for TensorBoard, in `events`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder = folder
+        self._events = _event_writer(folder) if tensorboard else None
 
     def begin(self, config: RunConfig, overwrite: bool) -> None:
         """Make the folder, which must not hold a run unless `overwrite` says so, and record the configuration."""
@@ -69,6 +73,10 @@ class RunRecorder:
         write_text(self.folder / HISTORY_FILE, lines)
         run = {"history": records, "seconds": seconds, "config": config.to_json()}
         save_tensors(self.folder / LAST_CHECKPOINT, trainer | run)
+        if self._events is not None:
+            for key, value in records[-1].items():
+                self._events.add_scalar(key, value, records[-1]["epoch"])
+            self._events.flush()
 
     def finish(
         self,
@@ -117,3 +125,13 @@ class RunRecorder:
 
 def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} as train_student.py writes it", f"{error!r:.200}", "train anew")
+
+
+def _event_writer(folder: Path) -> Any:
+    """TensorBoard's writer, of the optional extra `tensorboard`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        remedy = "pip install kdcache[tensorboard], or omit it"
+        raise OptionError("the package tensorboard for --tensorboard", "none", remedy) from error
+    return SummaryWriter(folder / "events")

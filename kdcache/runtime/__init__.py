@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         to_device,
     )
     from kdcache.runtime.distributed import (
-        Processes,
         SINGLE_PROCESS,
+        Processes,
     )
     from kdcache.runtime.files import (
         os_errors_as_data_errors,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         write_text,
     )
     from kdcache.runtime.host_memory import (
-        keep_freed_memory,
         fits_in_memory,
         give_back_freed_memory,
+        keep_freed_memory,
         peak_memory,
     )
     from kdcache.runtime.json_fields import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kdcache.runtime.precision import (
         autocast,
         compiled,
+        cpu_has_bf16,
         forward_flops,
         inference_batch_size,
         pick_precision,

@@ -108,6 +108,7 @@ class TestFromJson:
             ("dataset.image_shape", [32, 0]),
             ("dataset.image_shape", [32.5, 32]),
             ("dataset.image_shape", [32, 2**31]),
+            ("dataset.image_shape", [32, 10**400]),
             ("dataset.limit", 0),
             ("dataset.store_size", -1),
             ("dataset.split_seed", -1),
@@ -234,6 +235,7 @@ def test_a_forged_manifest_is_refused(old: bytes, new: bytes, good_path: Path) -
         ("teacher.classes", 10**30),
         ("dataset.image_shape", [2**40, 32]),
         ("input.image_size", 2**31),
+        ("dataset.image_shape", [10**50, 1]),
     ],
 )
 def test_the_field_of_a_forged_size_is_named(path: str, value: Any, good_path: Path) -> None:

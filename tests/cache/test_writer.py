@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,3 +222,20 @@ class TestNoRoom:
         assert str(error.value).startswith(
             f"expected room and the right to write {tmp_path}/file/t.h5; found "
         )
+
+    def test_a_disk_that_is_full_at_the_end_is_refused_and_the_work_goes_on(
+        self, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        path = tmp_path / "t.h5"
+        stop_after(path, 4)
+        with open_writer(path, make_manifest()) as writer:
+            assert writer.missing == []
+            monkeypatch.setattr(os, "rename", full)
+            with pytest.raises(DataError, match="found No space left on device"):
+                writer.seal()
+        monkeypatch.undo()
+        write_cache(path, make_manifest())
+        assert path.read_bytes() == good

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from kdcache.distill.probe import FOLDS, PENALTIES, Probe, calibrate, calibration_error, fit_probe
+from kdcache.distill.metrics import reliability
+from kdcache.distill.probe import FOLDS, PENALTIES, Probe, calibrate, fit_probe
 
 CLASSES, COLUMNS = 4, 12
 
@@ -136,7 +137,7 @@ def test_the_quality_is_that_of_the_validation_part(probe: Probe) -> None:
     )
     assert quality["nll_calibrated"] <= quality["nll"] + 1e-6
     assert quality["ece_calibrated"] == pytest.approx(
-        calibration_error(projected, labels), abs=1e-5
+        reliability(labels, projected).calibration_error, abs=1e-5
     )
     assert 0.6 < quality["accuracy"] <= 1
 
@@ -279,27 +280,6 @@ def test_calibrate_stays_within_its_bounds() -> None:
     logits = torch.tensor([[1.0, 0.0]] * 3)
     assert calibrate(logits, torch.tensor([0, 0, 0])) == pytest.approx(0.1, rel=1e-3)
     assert calibrate(logits, torch.tensor([1, 1, 1])) == pytest.approx(10, rel=1e-3)
-
-
-def test_calibration_error_by_hand() -> None:
-    # bins of width 1/2: all four confidences lie in the upper one: 3/4, 3/4, 9/10, 9/10, mean 0.825; 2 of 4 are right:
-    # |0.825 - 0.5| = 0.325. Bins of width 1/5 (3/4 in the fourth, 9/10 in the fifth):
-    # half the rows at |0.75 - 1| and half at |0.9 - 0| give 0.125 + 0.45 = 0.575
-    logits = torch.tensor(
-        [[math.log(3), 0.0], [0.0, math.log(3)], [math.log(9), 0.0], [0.0, math.log(9)]]
-    )
-    labels = torch.tensor([0, 1, 1, 0])
-    assert calibration_error(logits, labels, bins=2) == pytest.approx(0.325, abs=1e-6)
-    assert calibration_error(logits, labels, bins=5) == pytest.approx(0.575, abs=1e-6)
-
-
-@given(st.integers(0, 1000), st.integers(1, 50))
-def test_calibration_error_is_a_share_and_0_for_the_certain_and_right(seed: int, rows: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(rows, CLASSES, generator=generator)
-    labels = torch.randint(CLASSES, (rows,), generator=generator)
-    assert 0 <= calibration_error(logits, labels) <= 1
-    assert calibration_error(1e4 * torch.eye(CLASSES)[labels], labels) == pytest.approx(0, abs=1e-6)
 
 
 def test_rows_of_a_batch_are_projected_as_all_rows_are() -> None:

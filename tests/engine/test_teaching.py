@@ -303,6 +303,8 @@ def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
 ) -> None:
     train(tmp_path / "labels", cache, "--alpha", 0)
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    (tmp_path / "foreign").mkdir()  # beside --out may lie what is no run's
+    (tmp_path / "foreign" / "summary.json").write_text('{"name": "of something else"}')
     for accuracy, warned in ((1.0, True), (0.0, False)):
         changed = json.dumps(summary | {"validation_accuracy": accuracy})
         (tmp_path / "labels" / "summary.json").write_text(changed)

@@ -64,14 +64,15 @@ def test_a_table_of_single_runs(tmp_path: Path) -> None:
     write_run(tmp_path / "labels", 0.7)
     write_run(tmp_path / "one", 0.743, alpha=0.9)
     write_run(tmp_path / "two", None, alpha=0.5)
-    assert compared(tmp_path).table() == (
-        "what                  model     run     validation %  test %  vs labels  seconds  note\n"
-        "--------------------  --------  ------  ------------  ------  ---------  -------  ------------------\n"
-        "teacher, probe        vit_b_16  -              90.00   89.00          -        -  -\n"
-        "labels only           resnet18  labels         60.00   70.00          -     30.0  -\n"
-        "distilled, alpha 0.9  resnet18  one            69.00   74.30      +4.30     39.0  best by validation\n"
-        "distilled, alpha 0.5  resnet18  two            65.00       -          -     35.0  -"
-    )
+    shown = """
+what                  model     run     validation %  test %  vs labels  seconds  note
+--------------------  --------  ------  ------------  ------  ---------  -------  ------------------
+teacher, probe        vit_b_16  -              90.00   89.00          -        -  -
+labels only           resnet18  labels         60.00   70.00          -     30.0  -
+distilled, alpha 0.9  resnet18  one            69.00   74.30      +4.30     39.0  best by validation
+distilled, alpha 0.5  resnet18  two            65.00       -          -     35.0  -
+"""
+    assert compared(tmp_path).table() == shown.strip()
 
 
 def test_a_table_of_one_run_has_what_is_known_of_it(tmp_path: Path) -> None:
@@ -97,11 +98,12 @@ def test_a_table_of_several_seeds_and_students(tmp_path: Path) -> None:
     write_run(tmp_path / "c", 0.5, alpha=0.5, student="resnet50")
     table = compared(tmp_path).table().split("\n")
     assert table[0].split("  ")[0] == "what" and " n " in table[0] and "run" not in table[0]
+    best, none = ("36.0", "best by validation"), ("35.0", "no labels-only run of this student")
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table[3:]]
     assert cells == [
         ["labels only", "resnet18", "3", "61.00 ± 1.00", "51.00 ± 1.00", "-", "-", "31.0", "-"],
-        ["distilled", "resnet18", "3", "66.00 ± 1.00", "63.00 ± 2.00", "+12.00", "0.002", "36.0", "best by validation"],
-        ["distilled", "resnet50", "1", "65.00", "50.00", "-", "-", "35.0", "no labels-only run of this student"],
+        ["distilled", "resnet18", "3", "66.00 ± 1.00", "63.00 ± 2.00", "+12.00", "0.002", *best],
+        ["distilled", "resnet50", "1", "65.00", "50.00", "-", "-", *none],
     ]  # fmt: skip
 
 
@@ -150,8 +152,9 @@ def test_distilling_helped():
     # 1.96 * sqrt((0.8 * 0.2 + 0.5 * 0.5) / 4100) = 1.96 * sqrt(0.41 / 4100) = 1.96 * 0.01
     runs = [summary("l", 0.0, 0.5), summary("a", 0.9, 0.75), summary("b", 0.9, 0.85)]
     assert words_on_single_runs([replace(run, test_images=4100) for run in runs]) == (
-        "Distilling helped: test accuracy 80.00 % (mean of 2 runs) distilled and 50.00 % from labels only, "
-        "a difference of +30.00 percentage points, beyond the noise of ±1.96 (95 %, 4,100 test images)."
+        "Distilling helped: test accuracy 80.00 % (mean of 2 runs) distilled and 50.00 % from"
+        " labels only, a difference of +30.00 percentage points, beyond the noise of ±1.96 (95 %,"
+        " 4,100 test images)."
     )
 
 
@@ -159,9 +162,9 @@ def test_distilling_hurt_and_the_students_differ():
     # 1.96 * sqrt((0.36 * 0.64 + 0.64 * 0.36) / 1152) = 1.96 * sqrt(0.4608 / 1152) = 1.96 * 0.02
     runs = [summary("l", 0.0, 0.64), summary("a", 0.9, 0.36, student="resnet50")]
     assert words_on_single_runs([replace(run, test_images=1152) for run in runs]) == (
-        "Distilling hurt: test accuracy 36.00 % distilled and 64.00 % from labels only, a difference of -28.00 "
-        "percentage points, beyond the noise of ±3.92 (95 %, 1,152 test images); mind that the students differ "
-        "(resnet18, resnet50)."
+        "Distilling hurt: test accuracy 36.00 % distilled and 64.00 % from labels only, a"
+        " difference of -28.00 percentage points, beyond the noise of ±3.92 (95 %, 1,152 test"
+        " images); mind that the students differ (resnet18, resnet50)."
     )
 
 
@@ -198,11 +201,30 @@ def test_a_student_that_was_trained_in_one_way_only_does_not_count() -> None:
 
 def row(what: str, kind: str, **changes: Any) -> Row:
     made = Row(
-        what=what, kind=kind, model="resnet18", parameters=11, alpha=0.9, temperature=4.0, n=3, seeds=[0, 1, 2],
-        validation_accuracy=0.7, validation_sd=0.01, test_accuracy=0.6, test_sd=0.0123, best=False,
-        baseline="labels only", shared_seeds=3, difference=None, difference_low=None, difference_high=None, p=None,
-        why_no_p=None, seconds=12.34, fingerprint=None, runs=[],
-    )  # fmt: skip
+        what=what,
+        kind=kind,
+        model="resnet18",
+        parameters=11,
+        alpha=0.9,
+        temperature=4.0,
+        n=3,
+        seeds=[0, 1, 2],
+        validation_accuracy=0.7,
+        validation_sd=0.01,
+        test_accuracy=0.6,
+        test_sd=0.0123,
+        best=False,
+        baseline="labels only",
+        shared_seeds=3,
+        difference=None,
+        difference_low=None,
+        difference_high=None,
+        p=None,
+        why_no_p=None,
+        seconds=12.34,
+        fingerprint=None,
+        runs=[],
+    )
     return replace(made, **changes)
 
 
@@ -220,8 +242,9 @@ def test_p_as_text(p, text):
 
 def test_words_on_groups():
     assert words_on_seeds([BASELINE, row("distilled", "distilled", **GAIN)], 4000) == (
-        "Distilled: 60.00 ± 1.23 % accuracy on 4,000 test images (mean and standard deviation over 3 seeds); +5.00 percentage "
-        "points against labels only, 95 % interval +1.00 to +9.00, p = 0.032 (paired t-test over 3 shared seeds)."
+        "Distilled: 60.00 ± 1.23 % accuracy on 4,000 test images (mean and standard deviation over"
+        " 3 seeds); +5.00 percentage points against labels only, 95 % interval +1.00 to +9.00,"
+        " p = 0.032 (paired t-test over 3 shared seeds)."
     )
     several = [
         row(f"distilled, T {t}", "distilled", validation_accuracy=0.7 + t / 100, **GAIN)
@@ -241,8 +264,8 @@ def test_words_where_there_is_no_p():
         "distilled", "distilled", n=1, test_sd=None, difference=0.05, why_no_p="only 1 shared seed"
     )
     assert words_on_seeds([BASELINE, single], None) == (
-        "Distilled: 60.00 % accuracy (one seed); +5.00 percentage points against labels only; how sure that is cannot be said: "
-        "only 1 shared seed."
+        "Distilled: 60.00 % accuracy (one seed); +5.00 percentage points against labels only; how"
+        " sure that is cannot be said: only 1 shared seed."
     )
     assert "there is no labels-only run" in words_on_seeds([single], None)
     assert "there is no distilled run" in words_on_seeds([BASELINE], None)
@@ -252,8 +275,10 @@ def test_the_table_and_the_words_need_neither_torch_nor_numpy_nor_matplotlib(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from kdcache.report import compare_runs; from kdcache.runs import find_runs;"
-        "found = compare_runs(*find_runs([Path(sys.argv[1])])); found.table(), found.to_csv(), found.to_json();"
+        "import sys; from pathlib import Path;"
+        "from kdcache.report import compare_runs; from kdcache.runs import find_runs;"
+        "found = compare_runs(*find_runs([Path(sys.argv[1])]));"
+        "found.table(), found.to_csv(), found.to_json();"
         "print(found.words, *sorted({'torch', 'numpy', 'matplotlib', 'h5py'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", code, str(write_sweep(tmp_path / "sweep"))]

@@ -49,7 +49,8 @@ class TestGroups:
     def test_a_row_by_hand(self, sweep: Path) -> None:
         found = compare_runs(find_runs([sweep])[0])
         (row,) = (row for row in found.rows if row.what == "distilled, T 2, alpha 0.5")
-        # 0.61, 0.63, 0.65 against 0.50, 0.51, 0.52: differences 0.11, 0.12, 0.13, t = 0.12 / (0.01 / sqrt(3)) = 12 sqrt(3)
+        # 0.61, 0.63, 0.65 against 0.50, 0.51, 0.52: differences 0.11, 0.12, 0.13, so that
+        # t = 0.12 / (0.01 / sqrt(3)) = 12 sqrt(3)
         assert row.test_accuracy == pytest.approx(0.63) and row.test_sd == pytest.approx(0.02)
         assert row.difference == pytest.approx(0.12)
         assert row.p == pytest.approx(1 - (432 / 434) ** 0.5, rel=1e-6)

@@ -16,13 +16,21 @@ from PIL import Image
 
 from kdcache.cli.main import main
 from kdcache.data.datasets import load_images
-from kdcache.distill import metrics as outcomes
 from kdcache.report.page import charts, svg
 from kdcache.runs.predictions import save_predictions
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-SECTIONS = ["Test accuracy", "Learning", "Temperature and alpha", "Cost", "Confusions", "Confidence", "Student and teacher",
-            "Where they disagree", "Runs"]  # fmt: skip
+SECTIONS = [
+    "Test accuracy",
+    "Learning",
+    "Temperature and alpha",
+    "Cost",
+    "Confusions",
+    "Confidence",
+    "Student and teacher",
+    "Where they disagree",
+    "Runs",
+]
 
 
 class Reader(HTMLParser):
@@ -170,48 +178,6 @@ def test_the_embedded_images_need_no_folder(tmp_path: Path) -> None:
     write_run(tmp_path / "other", 0.5, alpha=0.5, dataset="shapes")
     assert run(main, "compare", tmp_path / "other", "--html", page) == 0
     assert "They cannot be shown" in read(page).text
-
-
-def test_confusion_by_hand() -> None:
-    logits = torch.tensor([[2.0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
-    assert outcomes.confusion(torch.tensor([0, 0, 1, 2]), logits).tolist() == [
-        [1, 1, 0],
-        [0, 1, 0],
-        [0, 0, 1],
-    ]
-
-
-def test_calibration_by_hand() -> None:
-    # confidences 0.9 (right), 0.9 (wrong), 0.6 (right): |0.9 - 0.5| * 2/3 + |0.6 - 1| * 1/3 = 0.4
-    logits = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], dtype=torch.float64).log()
-    found = outcomes.reliability(torch.tensor([0, 1, 1]), logits)
-    assert found.error == pytest.approx(0.4)
-    assert found.counts.tolist() == [0] * 8 + [1] + [0] * 4 + [2, 0]
-    assert found.accuracy[13] == 0.5 and found.confidence[13].item() == pytest.approx(0.9)
-
-
-def test_student_and_teacher_by_hand() -> None:
-    labels = torch.tensor([0, 0, 0, 0, 0])
-    student, teacher = (
-        torch.eye(3)[predictions] for predictions in ([0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
-    )
-    assert list(outcomes.together(labels, student, teacher).values()) == pytest.approx([0.2] * 5)
-    kinds = {
-        name: rows.tolist()
-        for name, rows, _ in outcomes.notable(labels, student, None, teacher, 24)
-    }
-    assert kinds == {
-        "The teacher's mistake, repeated": [3],
-        "Against a teacher who was right": [2],
-        "Right against the teacher": [1],
-    }
-    kinds = {
-        name: (rows.tolist(), count)
-        for name, rows, count in outcomes.notable(labels, student, teacher, None, 2)
-    }
-    assert kinds == {"Right only when distilled": ([1], 1), "Right only from labels": ([2], 1)}
-    ((name, rows, count),) = outcomes.notable(labels, student, None, None, 2)
-    assert (name, rows.tolist(), count) == ("Wrong", [2, 4], 3)
 
 
 def test_ticks_are_round() -> None:

@@ -1,4 +1,4 @@
-"""The records of a run: what goes through JSON, what is tolerated, and which field is named when it is wrong."""
+"""The records of a run: through JSON and back, what is tolerated, and which fault is named."""
 
 import dataclasses
 import json

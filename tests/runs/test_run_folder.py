@@ -183,7 +183,10 @@ class TestFinding:
         write_run(tmp_path / "c", 0.5)
         (write_run(tmp_path / "d", 0.5) / "config.json").unlink()
         (one, other, labels_only, nothing), _ = find_runs([tmp_path])
-        expected = f"python train_student.py --seed 3 --student resnet18 --alpha 0.5 --epochs 3 --out {tmp_path / 'a'}"
+        expected = (
+            "python train_student.py --seed 3 --student resnet18 --alpha 0.5 --epochs 3 --out"
+            f" {tmp_path / 'a'}"
+        )
         assert one.command == (expected, False)
         assert other.command == ("python train_student.py --alpha 0", True)
         assert "--alpha 0.0" in labels_only.command[0]
@@ -226,8 +229,14 @@ class TestPredictions:
     def test_files_that_do_not_fit(self, tmp_path: Path) -> None:
         good = {"labels": torch.tensor([0, 1]), "student": torch.zeros(2, 3)}
         assert read_predictions(tmp_path / "none.pt") is None
-        for change in ({"labels": torch.tensor([0, 3])}, {"student": torch.zeros(3, 3)}, {"teacher": torch.zeros(2, 2)},
-                       {"labels": 3}, {"student": None}):  # fmt: skip
+        changes = (
+            {"labels": torch.tensor([0, 3])},
+            {"student": torch.zeros(3, 3)},
+            {"teacher": torch.zeros(2, 2)},
+            {"labels": 3},
+            {"student": None},
+        )
+        for change in changes:
             torch.save(good | change, tmp_path / "a.pt")
             with pytest.raises(DataError, match=r"a\.pt as train_student"):
                 read_predictions(tmp_path / "a.pt")

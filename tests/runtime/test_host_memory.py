@@ -65,7 +65,7 @@ def test_elsewhere_nothing_happens(library: object, monkeypatch: pytest.MonkeyPa
     memory.give_back_freed_memory()
 
 
-def test_rows_in_read_kibibytes_are_read(tmp_path: Path) -> None:
+def test_rows_in_kibibytes_are_read(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t   12 kB\nThreads:\t3\n")
     assert memory._read_kibibytes(tmp_path / "status") == {"VmHWM": 12}
     assert memory._read_kibibytes(tmp_path / "missing") == {}

@@ -9,7 +9,7 @@ import torch
 from commands import refused, run
 
 import precompute_teacher
-from kdcache.cli import main as tools
+from kdcache.cli.main import main
 from kdcache.config import TrainOptions
 from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import KdcacheError
@@ -213,7 +213,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         base.out,
     ]
     options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
-    assert run(tools.main, *arguments, *options) == 0
+    assert run(main, *arguments, *options) == 0
     assert len(list(base.out.glob("*/summary.json"))) == 8
     assert "temperature=4.0,alpha=0.5,seed=1" in capsys.readouterr().out
 
@@ -236,7 +236,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         ),
         (
             ["--set", "loss=l2"],
-            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse; found --loss l2",
+            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse, or package.module:name; found --loss l2",
         ),
         (
             ["--set", "labels=dataset,teacher"],
@@ -255,7 +255,7 @@ def test_bad_settings_are_refused(
     arguments: list[object], message: str, base: TrainOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(
-        tools.main, capsys, "sweep", base.cache, "--out", base.out, *arguments
+        main, capsys, "sweep", base.cache, "--out", base.out, *arguments
     )
     assert not base.out.exists()
 
@@ -275,7 +275,7 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
 
         def wait(self) -> None:
             self._lock.close()
-            assert run(tools.main, *started[0][3:]) == 0
+            assert run(main, "sweep", *started[0][3:]) == 0
 
     options = [
         "--student",
@@ -290,12 +290,16 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
         base.out,
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep.subprocess, "Popen", Helper)
-        assert run(tools.main, "sweep", base.cache, *options, "--jobs", 2) == 0
-    assert started[0][1:4] == ["-m", "kdcache", "sweep"] and started[0][-2:] == ["--jobs", "1"]
+        patch.setattr("kdcache.cli.commands.sweep.subprocess.Popen", Helper)
+        assert run(main, "sweep", base.cache, *options, "--jobs", 2) == 0
+    assert started[0][1:3] == ["-m", "kdcache.cli.commands.sweep"]
+    assert started[0][-2:] == ["--jobs", "1"]
     table = capsys.readouterr().out.splitlines()
     assert "seed=1: another process is at it" in table
-    assert any(line.startswith(str(base.out / "seed=1")) for line in table[-3:])
+    header, _, *lines = table[-4:]
+    assert header.split()[:3] == ["what", "model", "n"]
+    rows = [line.split()[:3] for line in lines]
+    assert ["distilled", "tiny_models:tiny_cnn", "2"] in rows  # both seeds
 
 
 def test_an_interrupted_sweep_says_how_far_it_came(
@@ -304,7 +308,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
     def interrupted(run: StudentRun) -> None:
         raise KeyboardInterrupt  # anywhere, without words of its own
 
-    monkeypatch.setattr(sweep, "draw_pictures", interrupted)
+    monkeypatch.setattr("kdcache.cli.callbacks.draw_pictures", interrupted)
     options = [
         "--student",
         "tiny_models:tiny_cnn",
@@ -317,7 +321,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
         "--out",
         base.out,
     ]
-    assert run(tools.main, "sweep", base.cache, *options) == 130
+    assert run(main, "sweep", base.cache, *options) == 130
     assert (
         "interrupted; 1 of 2 students are finished; the same command goes on"
         in capsys.readouterr().err

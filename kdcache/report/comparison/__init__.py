@@ -1,4 +1,4 @@
-"""Finished runs, compared: grouped over seeds, each group against its baseline, and the result in words.
+"""Finished runs, compared: by group of seeds, each against its baseline, and in words.
 
 It imports neither torch nor NumPy, so that a table of runs is there at once.
 """

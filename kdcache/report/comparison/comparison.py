@@ -32,7 +32,8 @@ _COLUMNS = (
 class Comparison:
     """Finished runs, compared: a row a group.
 
-    `words` says what came out, in a sentence or two; `unfinished` are folders that were passed over.
+    `words` says what came out, in a sentence or two; `unfinished` are folders that
+    were passed over.
     """
 
     groups: tuple[Group, ...]
@@ -47,7 +48,7 @@ class Comparison:
         return all(len(group.runs) == 1 for group in self.groups)
 
     def table(self) -> str:
-        """For a terminal: the teachers, then a line a group; columns without content are omitted."""
+        """For a terminal: the teachers, then a line a group; empty columns are omitted."""
         lines = [_teacher_cells(row) for row in self.teachers]
         for group, row in zip(self.groups, self.rows, strict=True):
             lines.append(_cells(row, group.runs[0].name if self.single else None))
@@ -55,7 +56,7 @@ class Comparison:
         return format_table(lines, shown)
 
     def chart_rows(self) -> list[dict[str, object]]:
-        """What `comparison_chart` draws: name, model, kind and test accuracy in percent, as text."""
+        """What `comparison_chart` draws: name, model, kind and test accuracy in percent."""
         named: list[tuple[str, str, Row | TeacherRow]] = []
         for row in self.teachers:
             named.append(("teacher", row.what, row))

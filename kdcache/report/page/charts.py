@@ -259,7 +259,7 @@ def stacked(
 def scatter(
     marks: Sequence[tuple[str, str, float, float]], x_name: str, name_all: bool, description: str
 ) -> str:
-    """Points (name, kind, x > 0 on a logarithmic scale, y in percent); all named, or the important."""
+    """Points (name, kind, x > 0 on a logarithmic scale, y in percent); all or some are named."""
     left, right, top, bottom = 28.0, 230.0, 12.0, 190.0
     low, high = padded([mark[3] for mark in marks])
     first, last = padded([math.log10(mark[2]) for mark in marks], 0.1)
