@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The tables of docs/evidence.md, one command each: `python docs/evidence.py views --data cifar10-jpeg`.
+"""The tables of docs/evidence.md, one command each: `python docs/evidence.py views --data
+cifar10-jpeg`.
 
-Each student has a folder of its own under --work, named after its settings: what two tables share is trained once, an
-interrupted table goes on, and several processes may work on the same tables at once. Ends with the table as Markdown.
+Each student has a folder of its own under --work, named after its settings: what two tables share
+is trained once, an interrupted table goes on, and several processes may work on the same tables at
+once. Ends with the table as Markdown.
 """
 
 import argparse
@@ -22,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import precompute_teacher
 import train_student
 from kdcache.cli import (
-    OneLineParser,  # noqa: E402
+    OneLineParser,
     Progress,
     exit_code,
     say,
@@ -31,13 +33,13 @@ from kdcache.config import TrainOptions
 from kdcache.data import (
     Renderer,
     draw_views,
-    load_images,  # noqa: E402
+    load_images,
 )
 from kdcache.distill import teacher_targets as targets
 from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import (
-    SmallResNet,  # noqa: E402
-    build_model,  # noqa: E402
+    SmallResNet,
+    build_model,
 )
 from kdcache.runs import RunSummary, read_run
 from kdcache.search import sweep
@@ -75,8 +77,10 @@ class Bench:
                 weights.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
         if not self.cache.exists():
-            run(precompute_teacher, *images, "--teacher", teacher, "--teacher-weights", weights, "--image-size", 32,
-                "--augment", "crop-flip", "--views", views, "--cache", self.cache)  # fmt: skip
+            views_of_each = ["--augment", "crop-flip", "--views", views]
+            weights_of_it = ["--teacher", teacher, "--teacher-weights", weights]
+            where = ["--image-size", 32, "--cache", self.cache]
+            run(precompute_teacher, *images, *weights_of_it, *views_of_each, *where)
 
     def options(self, settings: Settings, seed: int) -> TrainOptions:
         """A student's options; its folder is named after what it does not share with all others."""
@@ -113,9 +117,11 @@ def train_teacher(out: Path, *arguments: object) -> None:
 
 
 def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """The teacher's features under a head of 1000 other classes: which of 1000 training images is this most like?
+    """The teacher's features under a head of 1000 other classes: which of 1000 training images is
+    this most like?
 
-    The logit of class k is -|f - f_k|² / 2 + |f|² / 2, f the features of the image and f_k those of the k-th one.
+    The logit of class k is -|f - f_k|² / 2 + |f|² / 2, f the features of the image and f_k those
+    of the k-th one.
     """
     model = build_model(f"{NET}:resnet20", str(weights), seed=0)
     train = load_images("folder", folder).splits["train"]
@@ -218,7 +224,9 @@ def train_table(
 
 
 def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
-    """The same images and cache, with soft targets from a probe that is used as it should not be."""
+    """The same images and cache, with soft targets from a probe that is used as it should not
+    be.
+    """
     probe = targets.load_or_fit_probe(training_data.cache)
     train = training_data.targets("probe").train["student"]
     if "in-fold" in variant:
@@ -233,7 +241,9 @@ def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
 
 
 def markdown(summaries: dict[str, list[RunSummary]]) -> str:
-    """Mean and standard deviation over the seeds, in percent, and the difference to the row of labels only."""
+    """Mean and standard deviation over the seeds, in percent, and the difference to the row of
+    labels only.
+    """
     lines = ["| | validation % | test % | to labels only | seeds |", "|---|---|---|---|---|"]
     base: float | None = None
     for name, found in summaries.items():

@@ -1,4 +1,7 @@
-"""Every command in the documentation: that it can be given, and that the tutorial works, with small models and images."""
+"""Every command in the documentation.
+
+That it can be given, and that the tutorial works, with small models and images.
+"""
 
 import argparse
 import json
@@ -33,7 +36,9 @@ SCRIPTS = {
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of each command in a page's shell blocks, variables filled in, without torchrun's own."""
+    """The words of each command in a page's shell blocks, variables filled in, without torchrun's
+    own.
+    """
     found = []
     for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
         variables: dict[str, str] = {}

@@ -1,4 +1,7 @@
-"""docs/evidence.py on something tiny: its rows are what its students reached, and it trains none of them twice."""
+"""docs/evidence.py on something tiny.
+
+Its rows are what its students reached, and it trains none of them twice.
+"""
 
 import sys
 from pathlib import Path
