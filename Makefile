@@ -1,23 +1,33 @@
-# make demo: the whole job on the embedded dataset.  make test: all tests.  Both make .venv first.
+# make demo: the whole job on the embedded dataset.  make test: all tests.
+# make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
+# Each of them makes .venv first.
 
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# The teacher sees 200,000 images with labels once; the students have 1,200, of which they know one of ten classes.
+# The teacher sees 200,000 images with labels once; the students have 1,200, of which they know
+# one of ten classes.
 DEMO := runs/demo
 SMALL := shufflenet_v2_x0_5
 STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
            --temperature 2 --alpha 0.5 --overwrite
 
-.PHONY: install demo test torture
+.PHONY: install lint typecheck test demo torture
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,dev]"
 	touch $@
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+typecheck: install
+	$(RUN) -m basedpyright
 
 test: install
 	$(RUN) -m pytest

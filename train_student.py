@@ -1,36 +1,18 @@
 #!/usr/bin/env python3
-"""Phase two: train a student from labels and the teacher's cached logits; or, with --alpha 0, from labels alone."""
+"""Phase two: train a student from labels and the teacher's cached logits, or from labels alone.
+
+The recipe is in kdcache/cli/commands/train.py; `kdcache train` is the same command.
+"""
 
 import sys
 
-from kdcache.cli import Progress, exit_code, parse_options, say
-from kdcache.config import TrainOptions
-from kdcache.engine import StudentRun, load_training_data, resumed_options
-from kdcache.report import comparison, draw_pictures, format_table, show_batch
-from kdcache.runtime import distributed
+from kdcache.cli import exit_code, run_command
+from kdcache.cli.commands import train
 
 
-def main(argv: list[str] | None = None) -> None:
-    options = parse_options(TrainOptions, argv, __doc__)
-    if options.resume is not None:
-        options = resumed_options(options.resume)
-    processes = distributed.init()
-    training_data = processes.main_process_first(lambda: load_training_data(options))
-    with Progress("student", unit="step", hidden=not processes.is_main) as progress:
-        show = show_batch if options.vis else None
-        run = StudentRun(
-            options, training_data, progress.say, progress, show, processes, progress.show
-        )
-        run.train()
-    summary = run.finish()
-    if processes.is_main:
-        draw_pictures(run)
-        rows, _ = comparison([summary])
-        say("\n" + format_table(rows))
-        say(
-            f"\n{options.out}: student.pt, student.json, summary.json, predictions.pt, curves.png, confusion.png, views.png"
-        )
-    distributed.destroy()
+def main(argv: list[str] | None = None) -> int | None:
+    """Run phase two with these arguments, by default the process's own."""
+    return run_command(train, argv)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from kdcache.models import (
     SmallResNet,  # noqa: E402
     build_model,  # noqa: E402
 )
-from kdcache.runs import read_summary  # noqa: E402
+from kdcache.runs import RunSummary, read_run  # noqa: E402
 from kdcache.search import sweep  # noqa: E402
 
 Settings = dict[str, Any]
@@ -183,7 +183,7 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
 
 def train_table(
     bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[RunSummary]]:
     """The summaries of every row's students."""
     students = [
         (
@@ -209,7 +209,7 @@ def train_table(
     # read in the end: other processes may have trained some
     return {
         name: [
-            read_summary(options.out)
+            read_run(options.out).summary
             for row, options in folders
             if row == name and sweep.finished([options])
         ]
@@ -232,17 +232,17 @@ def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
     return TrainingData(training_data.images, training_data.cache, {"probe": changed})
 
 
-def markdown(summaries: dict[str, list[dict[str, Any]]]) -> str:
+def markdown(summaries: dict[str, list[RunSummary]]) -> str:
     """Mean and standard deviation over the seeds, in percent, and the difference to the row of labels only."""
     lines = ["| | validation % | test % | to labels only | seeds |", "|---|---|---|---|---|"]
     base: float | None = None
     for name, found in summaries.items():
         cells = []
         for key in ("validation_accuracy", "test_accuracy"):
-            values = 100 * np.array([entry[key] for entry in found])
+            values = 100 * np.array([getattr(entry, key) for entry in found])
             spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.2f}{spread}" if len(values) else "-")
-        mean = np.mean([100 * entry["test_accuracy"] for entry in found]) if found else np.nan
+        mean = np.mean([100 * entry.test_accuracy for entry in found]) if found else np.nan
         if "labels only" in name:
             base = mean
         lines.append(f"| {name} | {' | '.join(cells)} | {mean - base:+.2f} | {len(found)} |")

@@ -1,8 +1,8 @@
-"""`python -m kdcache COMMAND`."""
+"""`python -m kdcache COMMAND ...`, the same as `kdcache COMMAND ...`."""
 
 import sys
 
-from kdcache.cli import exit_code, main
+from kdcache.cli import entry_point
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(entry_point())

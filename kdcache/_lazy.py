@@ -20,6 +20,8 @@ def lazy_exports(package: str) -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:  # one of its own modules
+            return importlib.import_module(f"{package}.{name}")
         value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)  # the next time it is simply there
         return value

@@ -17,7 +17,7 @@ from PIL import Image
 import precompute_teacher
 import train_student
 from kdcache.cli import main as tools
-from kdcache.cli.parser import OneLineParser, add_options, parse_setting
+from kdcache.cli.parser import OneLineParser, add_options, given, parse_setting
 from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.search import sweep
 
@@ -54,13 +54,13 @@ def commands(page: Path) -> list[list[str]]:
 def check(words: list[str]) -> None:
     """Parse a command with the parser that it would have."""
     if words[:3] == ["python", "-m", "kdcache"]:
-        arguments, others = tools.make_parser().parse_known_args(words[3:])
-        if arguments.function is tools.sweep_command:
+        words = words[2:]
+    if words[:1] == ["kdcache"]:
+        _, arguments = tools.parse(words[1:])
+        if words[1] == "sweep":
             assert all(parse_setting(TrainOptions, text) for text in arguments.set)
-            words = ["python", "train_student.py", *others]
-        else:
-            assert others == []
-            return
+            TrainOptions(**given(TrainOptions, arguments))
+        return
     if words[:2] == ["python", "docs/evidence.py"]:
         assert words[2] in TABLES
         return

@@ -15,6 +15,7 @@ from kdcache.config import TrainOptions
 from kdcache.distill.probe_file import load_or_fit_probe
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import load_training_data
+from kdcache.runs import RunSummary
 from kdcache.search import sweep
 
 sys.path.append(str(Path(__file__).parent.parent / "docs"))
@@ -78,10 +79,8 @@ def test_a_table_is_what_its_students_reached(
 
 def test_means_and_spreads_by_hand() -> None:
     # 50 and 54 %: mean 52, standard deviation sqrt((2² + 2²) / 1) = 2.83; 60 and 60: 8 points more
-    def runs(*accuracies: float) -> list[dict[str, Any]]:
-        return [
-            {"validation_accuracy": accuracy, "test_accuracy": accuracy} for accuracy in accuracies
-        ]
+    def runs(*accuracies: float) -> list[RunSummary]:
+        return [RunSummary("", "", 0.0, accuracy, accuracy) for accuracy in accuracies]
 
     table = evidence.markdown(
         {"labels only": runs(0.50, 0.54), "taught": runs(0.6, 0.6)}

@@ -1,76 +1,138 @@
-"""docs/commands.md, "Adding to it": a loss, a dataset and a projection, added to a copy of the package as described there."""
+"""A loss, a dataset, a view policy and a projection of the user's own, named by `package.module:name`."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kdcache.config as config
+from kdcache.errors import OptionError
 
 ROOT = Path(__file__).parent.parent
+MINE = """
+import numpy as np
+from kdcache.data import DatasetReader, source_in_memory
+from kdcache.data.views import whole_image
+from kdcache.distill import Projection
 
-LOSS = """
 
 def l1(student_logits, teacher_logits, labels, temperature):
     return (student_logits - teacher_logits).abs().mean()
 
 
-DISTILLATION_LOSSES["l1"] = l1
-"""
-DATASET = """
-
-def _read_stripes(name, folder, limit, store_size, stream):
+def read_stripes(request):
     labels = np.arange(40) % 2
     pixels = np.zeros((40, 3, 16, 16), np.uint8)
     pixels[labels == 0, :, ::2] = 200
     pixels[labels == 1, :, :, ::2] = 200
-    return _in_memory(("across", "down"), (pixels, labels), (pixels, labels))
+    return source_in_memory(("across", "down"), (pixels, labels), (pixels, labels))
 
 
-_READERS["stripes"] = _read_stripes
+STRIPES = DatasetReader(read_stripes)
+
+
+def upper_half(u, height, width):
+    views = whole_image(u, height, width)
+    views[:, 2] = height // 2
+    return views
+
+
+class FirstClasses(Projection):
+    def project(self, teacher_logits):
+        return teacher_logits[..., : len(self.class_names)].float()
+
+    def project_training(self, teacher_logits):
+        return self.project(teacher_logits)
+
+    def project_rows(self, teacher_logits, rows):
+        return self.project(teacher_logits)
 """
-PROJECTION = """
-
-def _first_classes(cache, logits, class_names):
-    first = {split: rows[..., : len(class_names)].float() for split, rows in logits.items()}
-    return TeacherTargets("first", {"student": first["train"]}, {split: first[split][:, 0] for split in ("validation", "test")})
-
-
-PROJECTED_BY["first"] = _first_classes
-"""
-COMMANDS = """
-import precompute_teacher, train_student
-teacher = ["--teacher", "tiny_models:tiny_teacher", "--image-size", "16", "--cache", "t.h5"]
-precompute_teacher.main(["--dataset", "stripes", *teacher])
-student = ["--student", "tiny_models:tiny_cnn", "--epochs", "3", "--batch-size", "8"]
-train_student.main(["--cache", "t.h5", *student, "--projection", "first", "--loss", "l1", "--alpha", "0.1", "--out", "run"])
-"""
+CACHE = (
+    "--dataset mine:STRIPES --teacher tiny_models:tiny_teacher --image-size 16 --cache t.h5"
+    " --augment mine:upper_half --views 2"
+)
+STUDENT = (
+    "--dataset mine:STRIPES --cache t.h5 --student tiny_models:tiny_cnn --epochs 3 --batch-size 8"
+    " --projection mine:FirstClasses --loss mine:l1 --alpha 0.1"
+)
 
 
-def test_a_loss_a_dataset_and_a_projection(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "kdcache", tmp_path / "kdcache")
-    for script in ("precompute_teacher.py", "train_student.py"):
-        shutil.copy(ROOT / script, tmp_path)
-    for module, text in (("losses", LOSS), ("images", DATASET), ("targets", PROJECTION)):
-        with open(tmp_path / "kdcache" / f"{module}.py", "a") as file:
-            file.write(text)
-    config = tmp_path / "kdcache" / "config.py"
-    changed = config.read_text()
-    for names, name in (("LOSSES", "l1"), ("DATASETS", "stripes"), ("PROJECTIONS", "first")):
-        assert f"\n{names} = (" in changed
-        changed = changed.replace(f"\n{names} = (", f'\n{names} = ("{name}", ')
-    config.write_text(changed)
+def script(folder: Path, name: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
+    command = [sys.executable, str(ROOT / name), *arguments.split()]
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT / "tests")))}
-    command = [sys.executable, "-c", COMMANDS]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-    )
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the user's own images and views."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "mine.py").write_text(MINE)
+    done = script(folder, "precompute_teacher.py", CACHE)
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["dataset"], summary["projection"], summary["loss"]) == (
-        "stripes",
-        "first",
-        "l1",
-    )
+    return folder
+
+
+def trained(folder: Path, arguments: str, out: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    done = script(folder, "train_student.py", f"{arguments} --out {out}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((folder / out / "summary.json").read_text())
+    lines = (folder / out / "metrics.jsonl").read_text().splitlines()
+    return summary, [json.loads(line) for line in lines]
+
+
+def test_a_students_own_everything(folder: Path) -> None:
+    summary, _ = trained(folder, STUDENT, "run")
+    found = summary["dataset"], summary["projection"], summary["loss"]
+    assert found == ("mine:STRIPES", "mine:FirstClasses", "mine:l1")
     assert summary["test_accuracy"] == 1.0, "stripes are easy"
+
+
+def test_a_projection_of_ones_own_teaches_from_a_teacher_in_the_loop_too(folder: Path) -> None:
+    _, cached = trained(folder, STUDENT, "cached")
+    _, live = trained(folder, f"{STUDENT} --live-teacher", "live")
+    for one, other in zip(cached, live, strict=True):
+        assert other["distillation_loss"] > 0.01
+        assert other["distillation_loss"] == pytest.approx(one["distillation_loss"], abs=1e-3)
+
+
+def test_code_that_only_a_cache_names_is_not_run(folder: Path) -> None:
+    unnamed = STUDENT.replace("--dataset mine:STRIPES", "")
+    done = script(folder, "train_student.py", f"{unnamed} --out unnamed")
+    assert done.returncode == 2
+    assert (
+        "expected --dataset mine:STRIPES on the command line, before that code is run"
+        in done.stderr
+    )
+
+
+class TestRegistry:
+    def test_a_name_can_be_registered_once(self) -> None:
+        registry: config.Registry[Any] = config.Registry("--it", {"a": "kdcache:__version__"})
+        assert registry.register("b", len) is len
+        assert list(registry) == ["a", "b"] and registry.load("b") is len
+        with pytest.raises(OptionError, match="expected a new name for --it; found b"):
+            registry.register("b", max)
+
+    def test_what_is_no_name_says_which_there_are(self) -> None:
+        with pytest.raises(OptionError, match="--it to be one of a, or package.module:name"):
+            config.Registry("--it", {"a": "kdcache:__version__"}).load("c")
+
+    @pytest.mark.parametrize("name", ["a.b:c", "a:b"])
+    def test_import_paths(self, name: str) -> None:
+        assert config.is_import_path(name) and not config.is_import_path(name.replace(":", "."))
+
+    @pytest.mark.parametrize("name", ["a:", ":a", "a b:c", "a.:c", "../a:b", "a:b:c", "a"])
+    def test_what_is_none(self, name: str) -> None:
+        assert not config.is_import_path(name)
+
+    @pytest.mark.parametrize(
+        "registry", [config.DATASETS, config.LOSSES, config.PROJECTIONS, config.VIEW_POLICIES]
+    )
+    def test_all_of_ours_can_be_loaded(self, registry: config.Registry[Any]) -> None:
+        assert all(registry.load(name) is not None for name in registry)

@@ -1,4 +1,7 @@
-"""The torture scripts with small counts and a fixed seed (docs/torture.md has the large ones); they notice what is broken."""
+"""The torture scripts with small counts and a fixed seed; they notice what is broken.
+
+docs/torture.md has the large counts.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +10,14 @@ import pytest
 from torture import corruption, full_disk, headers, kills, power_loss, races, students, syscalls
 from torture.common import Row, replaced
 
-from kdcache.cache import hdf5 as cache
-from kdcache.cache import writer
+from kdcache.cache import reader, writer
 
 SEED = 20
 _begin = writer.CacheWriter._begin
 
 
-def forgetting(
-    self: writer.CacheWriter, manifest: Any, arrays: Any, block_rows: int, restart: bool
-) -> None:
-    _begin(self, manifest, arrays, block_rows, restart=True)
+def forgetting(self: writer.CacheWriter, manifest: Any, create: Any, restart: bool) -> None:
+    _begin(self, manifest, create, restart=True)
 
 
 @pytest.mark.parametrize(
@@ -51,18 +51,18 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         (
             lambda: power_loss.run(200, SEED),
             writer,
-            {"_sync_folder": lambda folder: None},
+            {"sync_folder": lambda folder: None},
             "are lost",
         ),
         (
             lambda: corruption.run(200, SEED),
-            cache,
+            reader,
             {"check_seal": lambda *arguments: None},
             "goes unnoticed",
         ),
         (
             lambda: headers.run(5, SEED),
-            cache,
+            reader,
             {"check_seal": lambda *arguments: None},
             "libhdf5 was given a damaged file",
         ),

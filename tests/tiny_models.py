@@ -1,4 +1,4 @@
-"""Models small enough for tests, reached as 'tiny_models:tiny_cnn' and 'tiny_models:tiny_teacher'."""
+"""Models small enough for tests, reached as 'tiny_models:tiny_cnn' and the like."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""The cache: one HDF5 file with a teacher's logits, which proves itself whole, and the writer that fills it.
+"""The cache: one HDF5 file with a teacher's logits, which proves itself whole, and its writer.
 
 docs/format.md has every byte.
 """
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         open_cache,
     )
     from kdcache.cache.verify import (
-        verify,
+        verify_cache,
         verify_in_child,
     )
     from kdcache.cache.writer import (
+        BlockRows,
         CacheWriter,
     )
 

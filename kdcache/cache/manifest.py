@@ -8,12 +8,17 @@ from typing import Any
 from kdcache.config import SPLITS
 from kdcache.runtime import JsonObject
 
-_LARGEST = 2**31  # of any size: more is a damaged or forged manifest
+_LARGEST = 2**31  # every size is below it: a larger one is damage or a forgery
 
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """Which images. `image_shape` is (height, width) in pixels; `store_size` that of an image folder's stored crop."""
+    """Which images.
+
+    `image_shape` is (height, width) in pixels; `limit` the number of images that were taken, None
+    for all; `store_size` the side in pixels at which an image folder's images are stored, None for
+    other datasets.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -34,7 +39,10 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class TeacherRecord:
-    """Which teacher. `digest` is the SHA-256 of its state dict; `class_names` None where nobody knows them."""
+    """Which teacher.
+
+    `digest` is the SHA-256 of its state dict; `class_names` is None where they are not known.
+    """
 
     name: str
     weights: str
@@ -45,7 +53,11 @@ class TeacherRecord:
 
 @dataclass(frozen=True)
 class InputRecord:
-    """What the teacher's input is made like; mean and std are on the scale 0 to 1."""
+    """How an image becomes the teacher's input.
+
+    `image_size` is the side in pixels of the square input; `mean` and `std` are those of the
+    channels, on the scale 0 to 1.
+    """
 
     image_size: int
     interpolation: str
@@ -65,8 +77,9 @@ class ViewsRecord:
 class Manifest:
     """Everything that shaped a cache.
 
-    `document` is the manifest as it is written down, with whatever a later version may have added to it: fingerprint and
-    comparisons are those of the document. The other fields are what this version knows of it.
+    `document` is the manifest as it is written down, with whatever a later version may have added
+    to it: fingerprint and comparisons are those of the document. The other fields are what this
+    version knows of it.
     """
 
     dataset: DatasetRecord
@@ -80,7 +93,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Manifest":
-        """Raises ValueError, naming the field, where something is missing or cannot be."""
+        """The manifest of a JSON object.
+
+        Raises ValueError, naming the field, where something is missing or cannot be.
+        """
         top = JsonObject(document)
         splits = top.object("splits")
         software = top.object("software")
@@ -97,12 +113,13 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes) -> "Manifest":
-        """The manifest written as `raw`. Raises ValueError where it is not one, or is not written as kdcache writes it."""
+        """The manifest written as `raw`.
+
+        Raises ValueError where it is not one, or is not written as `to_bytes` writes it.
+        """
         try:
             document = json.loads(raw)
-            canonical = (
-                _canonical(document) == raw
-            )  # NaN and lone surrogates cannot be written down
+            canonical = _canonical(document) == raw  # NaN and lone surrogates have no bytes
         except (TypeError, RecursionError, ValueError) as error:
             raise ValueError("not JSON as kdcache writes it") from error
         if not canonical:
@@ -110,7 +127,7 @@ class Manifest:
         return cls.from_json(document)
 
     def to_bytes(self) -> bytes:
-        """The one way a manifest is written down, so that equal manifests have equal fingerprints."""
+        """The one way a manifest is written down: equal manifests have equal fingerprints."""
         return _canonical(self.document)
 
     @property
@@ -138,8 +155,11 @@ def _dataset(entry: JsonObject) -> DatasetRecord:
 
 
 def _split(entry: JsonObject) -> SplitRecord:
-    sizes = (entry.integer(key, 1, _LARGEST) for key in ("rows", "views"))
-    return SplitRecord(*sizes, entry.text("digest"))
+    return SplitRecord(
+        entry.integer("rows", 1, _LARGEST),
+        entry.integer("views", 1, _LARGEST),
+        entry.text("digest"),
+    )
 
 
 def _teacher(entry: JsonObject) -> TeacherRecord:

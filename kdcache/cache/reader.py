@@ -1,4 +1,4 @@
-"""TODO cache.reader."""
+"""Opens a cache: checks that it is whole, and loads or maps what is in it."""
 
 import math
 import os
@@ -11,22 +11,30 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kdcache.cache.hdf5 import CRC_DTYPE, dataset_table, parse
+from kdcache.cache.hdf5 import CRC_DTYPE, StoredArray, parse_file
+from kdcache.cache.journal import partial_path
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.seal import Layout, block_crc32, check_seal, damaged, read_layout
 from kdcache.config import SPLITS
-from kdcache.errors import KdcacheError
-from kdcache.runtime import fits
+from kdcache.errors import DataError
+from kdcache.runtime import fits_in_memory
 
 
 @dataclass(frozen=True)
 class CacheSplit:
-    """One split of a cache; row i of every array belongs to image_index i."""
+    """One split of a cache; row i of every array belongs to image_index i.
 
-    logits: np.ndarray  # float16 (N, V, C)
-    views: np.ndarray  # int16 (N, V, 5)
-    labels: np.ndarray  # int64 (N,)
-    image_crc32: np.ndarray  # uint32 (N,)
+    Attributes:
+        logits: float16 `(N, V, C)`, the teacher's raw logits.
+        views: int16 `(N, V, 5)`: top, left, height, width, flip in the image's own pixels.
+        labels: int64 `(N,)`.
+        image_crc32: uint32 `(N,)`, of each image's pixels and label.
+    """
+
+    logits: np.ndarray
+    views: np.ndarray
+    labels: np.ndarray
+    image_crc32: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,32 +50,16 @@ class Cache:
     splits: dict[str, CacheSplit]
 
 
-def read_manifest(fd: int, layout: Layout, name: str) -> Manifest:
-    """The manifest of a file whose layout has been checked, read without libhdf5."""
-    try:
-        return Manifest.parse(os.pread(fd, layout.manifest.size, layout.manifest.offset))
-    except ValueError as error:
-        raise damaged(name, f"its manifest ({error})") from error
-
-
-def read_fingerprint(path: Path) -> tuple[Manifest, str]:
-    """Manifest and fingerprint of a sealed cache, with every checksum but those of the logits checked."""
-    with _opened(path) as fd:
-        layout = read_layout(fd, str(path))
-        check_seal(fd, layout, str(path))
-        manifest = read_manifest(fd, layout, str(path))
-    return manifest, manifest.fingerprint
-
-
 def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None = None) -> Cache:
     """Open a sealed cache for reading.
 
     Args:
         check_logits: also check the CRC32 of every block of logits.
-        in_memory: load the logits (True), map them (False), or load them when they take less than half of
-            the machine's memory (None).
+        in_memory: load the logits (True), map them (False), or load them when they take less than
+            half of the machine's memory (None).
 
-    Raises KdcacheError where the file is missing, damaged, unfinished or not a cache.
+    Raises DataError where the file is missing, unfinished or not a cache, and CacheDamagedError
+    where its bytes are not the ones that were written.
     """
     with _opened(path) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
         name = str(path)  # only for messages: another cache may bear it by now
@@ -76,11 +68,31 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
         manifest = read_manifest(fd, layout, name)
         if check_logits:
             _check_blocks(fd, layout, name)
-        offsets = parse(path, file, manifest, layout)
+        # Only now, that every byte is right, does libhdf5 see the file: damage can crash it.
+        arrays = parse_file(path, file, manifest, layout)
         if in_memory is None:
-            in_memory = fits(sum(extent.size for extent in layout.logits))
-        splits = {split: _load_split(file, manifest, split, offsets, in_memory) for split in SPLITS}
+            in_memory = fits_in_memory(sum(extent.size for extent in layout.logits))
+        splits = {split: _load_split(file, arrays, split, in_memory) for split in SPLITS}
     return Cache(path, manifest, manifest.fingerprint, splits)
+
+
+def read_sealed_manifest(path: Path) -> Manifest:
+    """The manifest of a sealed cache, with every checksum but those of the logits checked.
+
+    Raises as `open_cache` does.
+    """
+    with _opened(path) as fd:
+        layout = read_layout(fd, str(path))
+        check_seal(fd, layout, str(path))
+        return read_manifest(fd, layout, str(path))
+
+
+def read_manifest(fd: int, layout: Layout, name: str) -> Manifest:
+    """The manifest of a file whose layout has been checked, read without libhdf5."""
+    try:
+        return Manifest.parse(os.pread(fd, layout.manifest.size, layout.manifest.offset))
+    except ValueError as error:
+        raise damaged(name, f"its manifest ({error})") from error
 
 
 @contextmanager
@@ -88,17 +100,13 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         fd = os.open(path, os.O_RDONLY)
     except OSError as error:
-        unfinished = Path(f"{path}.partial").exists()
-        raise KdcacheError(
-            "a finished cache",
-            f"{path}: {'unfinished' if unfinished else error.strerror}",
-            "run precompute_teacher.py again with the same options"
-            if unfinished
-            else "run precompute_teacher.py first",
-        ) from error
+        found, remedy = error.strerror, "run precompute_teacher.py first"
+        if partial_path(path).exists():
+            found, remedy = "unfinished", "run precompute_teacher.py again with the same options"
+        raise DataError("a finished cache", f"{path}: {found}", remedy) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise KdcacheError(
+            raise DataError(
                 "a cache file", f"{path}, which is not a file", "give the path of the .h5 file"
             )
         yield fd
@@ -107,27 +115,31 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _check_blocks(fd: int, layout: Layout, name: str) -> None:
-    expected = np.frombuffer(
-        os.pread(fd, layout.block_crc32.size, layout.block_crc32.offset), CRC_DTYPE
-    )
-    for number, (block, crc) in enumerate(zip(layout.blocks(), expected, strict=True)):
-        if block_crc32(fd, block) != crc:
-            raise damaged(
-                name, f"block {number} of the logits (bytes {block.offset} to {block.end - 1})"
-            )
+    table = os.pread(fd, layout.block_crc32.size, layout.block_crc32.offset)
+    expected = np.frombuffer(table, CRC_DTYPE)
+    for number, (block, crc32) in enumerate(zip(layout.blocks(), expected, strict=True)):
+        if block_crc32(fd, block) != crc32:
+            place = f"bytes {block.offset} to {block.end - 1}"
+            raise damaged(name, f"block {number} of the logits ({place})")
 
 
 def _load_split(
-    file: BinaryIO, manifest: Manifest, split: str, offsets: dict[str, int], in_memory: bool
+    file: BinaryIO, arrays: dict[str, StoredArray], split: str, in_memory: bool
 ) -> CacheSplit:
-    table = dataset_table(manifest, 1)
+    logits = arrays[f"{split}/logits"]
+    return CacheSplit(
+        _load(file, logits) if in_memory else _map(file, logits),
+        _load(file, arrays[f"{split}/views"]),
+        _load(file, arrays[f"{split}/labels"]),
+        _load(file, arrays[f"{split}/image_crc32"]),
+    )
 
-    def load(member: str, into_memory: bool = True) -> np.ndarray:
-        name = f"{split}/{member}"
-        shape, dtype = table[name]
-        if into_memory:
-            file.seek(offsets[name])
-            return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
-        return np.memmap(file, dtype, "c", offsets[name], shape)  # c: the file is never written
 
-    return CacheSplit(load("logits", in_memory), load("views"), load("labels"), load("image_crc32"))
+def _load(file: BinaryIO, array: StoredArray) -> np.ndarray:
+    file.seek(array.offset)
+    return np.fromfile(file, array.dtype, math.prod(array.shape)).reshape(array.shape)
+
+
+def _map(file: BinaryIO, array: StoredArray) -> np.ndarray:
+    # "c": what is changed in memory stays there; the file is never written.
+    return np.memmap(file, array.dtype, "c", array.offset, array.shape)

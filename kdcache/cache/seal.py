@@ -1,12 +1,13 @@
 """What proves a cache whole without HDF5: the 512-byte user block in front of the HDF5 file.
 
-    bytes   0..255  layout: file size, block size, where manifest, checksums and logits lie, SHA-256 of all
-                    that is written before the first logit; written once, before the file gets a name
-    bytes 256..511  seal: SHA-256 of the layout and of every byte behind the user block except the logits;
-                    written last
+    bytes   0..255  layout: file size, block size, where manifest, checksums and logits lie, SHA-256
+                    of all that is written before the first logit; written once, before the file
+                    gets a name
+    bytes 256..511  seal: SHA-256 of the layout and of every byte behind the user block except the
+                    logits; written last
 
-The logits are covered by one CRC32 a block, in the table `block_crc32`, which the seal's SHA-256 covers.
-A damaged file is thus refused before libhdf5, which damaged headers can crash, ever parses it.
+The logits are covered by one CRC32 a block, in the table `block_crc32`, which the seal's SHA-256
+covers. A damaged file is thus refused before libhdf5, which damaged headers can crash, parses it.
 """
 
 import hashlib
@@ -15,21 +16,20 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from kdcache.errors import CacheDamagedError, KdcacheError
+from kdcache.errors import CacheDamagedError, DataError
 
 USER_BLOCK = 512
 _HALF = USER_BLOCK // 2
-_LAYOUT_MAGIC, _SEAL_MAGIC = b"kdcache\0", b"kdsealed"
+_LAYOUT_MAGIC = b"kdcache\0"
+_SEAL_MAGIC = b"kdsealed"
 _VERSION = 1
-_HEADER = struct.Struct(
-    "<8sIIQQ32s"
-)  # magic, version, logits extents, file size, block bytes, SHA-256
-
-
-_EXTENT = struct.Struct("<QQ")
+# Magic, version, number of logits extents, file size, block bytes, SHA-256.
+_HEADER = struct.Struct("<8sIIQQ32s")
+_EXTENT = struct.Struct("<QQ")  # offset, size
+_SEAL = struct.Struct("<8s32s")  # magic, SHA-256
 _CRC = struct.Struct("<I")
-_SEAL = struct.Struct("<8s32s")
-_CHUNK = 1 << 20
+_MOST_EXTENTS = 8  # of logits that are looked at: a cache has 3, and damage may announce billions
+_CHUNK = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ class Extent:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies. `logits` holds one extent a split; a block is at most `block_bytes` of one."""
+    """Where everything lies.
+
+    `logits` holds one extent a split; a block is at most `block_bytes` of one of them. `digest` is
+    the SHA-256 of all that is written before the first logit.
+    """
 
     file_size: int
     block_bytes: int
@@ -56,11 +60,12 @@ class Layout:
     digest: bytes = bytes(32)
 
     def blocks(self) -> list[Extent]:
-        return [
-            Extent(offset, min(self.block_bytes, extent.end - offset))
-            for extent in self.logits
-            for offset in range(extent.offset, extent.end, self.block_bytes)
-        ]
+        """All blocks of logits, in the order of their numbers; none spans two splits."""
+        blocks = []
+        for extent in self.logits:
+            for offset in range(extent.offset, extent.end, self.block_bytes):
+                blocks.append(Extent(offset, min(self.block_bytes, extent.end - offset)))
+        return blocks
 
     def pack(self) -> bytes:
         """The first half of the user block, 256 bytes."""
@@ -75,24 +80,31 @@ class Layout:
 
 
 def read_layout(fd: int, name: str) -> Layout:
-    """The layout of an open file, checked against its own CRC and against the file's size."""
+    """The layout of an open file, checked against its own CRC and against the file's size.
+
+    Args:
+        name: the file's, for messages.
+
+    Raises DataError where the file is no cache or one of another format, and CacheDamagedError
+    where its layout record is damaged.
+    """
     raw = os.pread(fd, _HALF, 0)
-    if raw[:8] != _LAYOUT_MAGIC:
-        raise KdcacheError(
+    if raw[: len(_LAYOUT_MAGIC)] != _LAYOUT_MAGIC:
+        raise DataError(
             "a cache written by kdcache", f"{name}, which is something else", "give another file"
         )
     if not _crc_holds(raw):
         raise damaged(name, "its layout record")
     _, version, splits, file_size, block_bytes, digest = _HEADER.unpack_from(raw)
     if version != _VERSION:
-        raise KdcacheError(
+        raise DataError(
             f"cache format {_VERSION}",
             f"{name} with format {version}",
             "use the kdcache that wrote it",
         )
     extents = [
         Extent(*_EXTENT.unpack_from(raw, _HEADER.size + _EXTENT.size * i))
-        for i in range(min(splits, 8) + 2)
+        for i in range(2 + min(splits, _MOST_EXTENTS))
     ]
     layout = Layout(file_size, block_bytes, extents[0], extents[1], tuple(extents[2:]), digest)
     _check_extents(layout, extents, raw, os.fstat(fd).st_size, name)
@@ -110,21 +122,23 @@ def _check_extents(
     apart = all(end <= extent.offset for end, extent in zip(ends, ordered, strict=False))
     if not apart or ends[-1] > layout.file_size or layout.block_bytes < 1 or layout.pack() != raw:
         raise damaged(name, "its layout record")
-    if layout.block_crc32.size != 4 * sum(
-        -(-extent.size // layout.block_bytes) for extent in layout.logits
-    ):
+    blocks = sum(-(-extent.size // layout.block_bytes) for extent in layout.logits)
+    if layout.block_crc32.size != _CRC.size * blocks:
         raise damaged(name, "its layout record")
 
 
 def write_seal(fd: int, layout: Layout) -> None:
-    """Mark a file complete. The caller has checked all blocks and synchronises the file afterwards."""
+    """Mark a file complete.
+
+    The caller has checked all blocks, and forces the file to the disk afterwards.
+    """
     os.pwrite(fd, _with_crc(_SEAL.pack(_SEAL_MAGIC, sealed_digest(fd, layout))), _HALF)
 
 
 def check_seal(fd: int, layout: Layout, name: str) -> None:
-    """Raise KdcacheError unless every byte but the logits is the one that was sealed."""
+    """Raise CacheDamagedError unless every byte but the logits is the one that was sealed."""
     raw = os.pread(fd, _HALF, _HALF)
-    if raw[:8] != _SEAL_MAGIC or not _crc_holds(raw):
+    if raw[: len(_SEAL_MAGIC)] != _SEAL_MAGIC or not _crc_holds(raw):
         raise damaged(name, "its seal")
     if _SEAL.unpack_from(raw)[1] != sealed_digest(fd, layout):
         raise damaged(name, "a byte outside the logits")
@@ -136,18 +150,22 @@ def sealed_digest(fd: int, layout: Layout) -> bytes:
 
 
 def prepared_digest(fd: int, layout: Layout) -> bytes:
-    """SHA-256 of all that is complete before the first logit: the same without the checksums' table."""
+    """SHA-256 of all that is complete before the first logit.
+
+    That is every byte behind the user block except the logits and the table of their checksums.
+    """
     return _digest(fd, layout, b"", (*layout.logits, layout.block_crc32))
 
 
 def _digest(fd: int, layout: Layout, prefix: bytes, holes: tuple[Extent, ...]) -> bytes:
+    """SHA-256 of `prefix` and of every byte behind the user block that is in none of the holes."""
     sha = hashlib.sha256(prefix)
     position = USER_BLOCK
     for hole in (*sorted(holes, key=lambda extent: extent.offset), Extent(layout.file_size, 0)):
         while position < hole.offset:
             piece = os.pread(fd, min(_CHUNK, hole.offset - position), position)
             if not piece:
-                break
+                break  # the file was cut short since its size was checked
             sha.update(piece)
             position += len(piece)
         position = hole.end
@@ -155,10 +173,12 @@ def _digest(fd: int, layout: Layout, prefix: bytes, holes: tuple[Extent, ...]) -
 
 
 def block_crc32(fd: int, block: Extent) -> int:
+    """CRC32 of a block's bytes as they are in the file now."""
     return zlib.crc32(os.pread(fd, block.size, block.offset))
 
 
 def damaged(name: str, where: str) -> CacheDamagedError:
+    """The error for a cache some part of which is not what was written."""
     return CacheDamagedError(
         "a complete cache",
         f"{name} damaged in {where}",

@@ -1,62 +1,67 @@
-"""Fills a cache so that nothing finished is ever lost: blocks, a journal, and the seal at the very end.
+"""Fills a cache so that nothing finished is ever lost: block by block, and the seal at the end.
 
-While it is being filled a cache is `NAME.h5.partial`. Its HDF5 structure is complete and never changes; the
-logits are written over it with `pwrite`. A block counts as finished once a journal holds its CRC32, and the
-file gets its final name when all blocks have been checked and the seal is on the disk.
+While it is being filled a cache is called `NAME.h5.partial`. Its HDF5 structure is complete and
+never changes; the logits are written over the reserved space with `pwrite`. A block is finished
+once a journal holds its CRC32. The file gets its final name when all blocks have been checked and
+the seal is on the disk.
 """
 
-import fcntl
-import glob
 import os
-import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from kdcache.cache import hdf5 as cache_file
+from kdcache.cache.blocks import BlockRows, rows_of_blocks
+from kdcache.cache.hdf5 import CRC_DTYPE, LOGITS_DTYPE, create_file
+from kdcache.cache.journal import (
+    Journal,
+    finished_blocks,
+    partial_path,
+    refuse_other_runs,
+    remove_journals,
+    remove_stale_journals,
+)
 from kdcache.cache.manifest import Manifest
-from kdcache.cache.seal import block_crc32, damaged, prepared_digest, read_layout, write_seal
-from kdcache.config import SPLITS
-from kdcache.errors import KdcacheError
-from kdcache.runtime import SINGLE_PROCESS, Processes
+from kdcache.cache.reader import read_manifest, read_sealed_manifest
+from kdcache.cache.seal import damaged, prepared_digest, read_layout, write_seal
+from kdcache.errors import CacheDamagedError, DataError, OptionError
+from kdcache.runtime import (
+    SINGLE_PROCESS,
+    Processes,
+    os_errors_as_data_errors,
+    sync_folder,
+    write_all,
+)
 
-# Block, CRC32 of its bytes; behind it the CRC32 of the layout's digest and these 8 bytes: a power loss can bring back the
-# journal of another manifest, and its blocks of zeros would match the reserved space of a new file.
-_RECORD = struct.Struct("<II")
-_RECORD_CRC = struct.Struct("<I")
-_RECORD_SIZE = _RECORD.size + _RECORD_CRC.size
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True)
-class BlockRows:
-    """The views of one block: flat rows start..stop-1 of a split, row = image_index * views + view_index."""
-
-    split: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
 
 
 class CacheWriter:
     """Writes one cache, going on where an earlier run of the same manifest stopped.
 
-    Under torchrun every process makes one, with the same arguments, and fills its own share of the blocks.
+    Under torchrun every process makes one, with the same arguments, and fills its own part of the
+    blocks.
 
     Args:
         path: the final name. Only files whose names begin with it are touched.
         manifest: all that shapes the numbers; a run is resumed only under an equal one.
-        arrays: 'SPLIT/views', 'SPLIT/labels', 'SPLIT/image_crc32' of every split.
+        arrays: 'SPLIT/views' int16 `(N, V, 5)`, 'SPLIT/labels' int64 `(N,)` and
+            'SPLIT/image_crc32' uint32 `(N,)` of every split.
         block_rows: views in one block.
-        restart: discard what an interrupted run left, and replace a finished cache of another manifest.
+        restart: discard what an interrupted run left, and replace a finished cache of another
+            manifest.
 
-    Raises KdcacheError where `path` belongs to another manifest, another run is writing it, or the disk lacks room.
+    Attributes:
+        complete: the finished cache is there already; nothing is to be done.
+        missing: numbers of the blocks that this process has to compute.
+
+    Raises OptionError where `path` belongs to another manifest or another run is writing it,
+    CacheDamagedError where the unfinished file is damaged, and DataError where the disk has no
+    room.
     """
 
     def __init__(
@@ -70,22 +75,23 @@ class CacheWriter:
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.path = path
-        self._processes = processes
-        self._partial = Path(f"{path}.partial")
-        self._fd = self._journal = -1
         self.missing: list[int] = []
+        self._partial = partial_path(path)
+        self._processes = processes
+        self._fd = -1
+        self._journal: Journal | None = None
         self.complete = processes.broadcast_object(lambda: _already_there(path, manifest, restart))
         if self.complete:
-            processes.broadcast_object(self._remove_stale_journals)
+            processes.broadcast_object(lambda: remove_stale_journals(path))
             return
         try:
-            processes.broadcast_object(lambda: self._begin(manifest, arrays, block_rows, restart))
+            create = partial(create_file, manifest=manifest, arrays=arrays, block_rows=block_rows)
+            processes.broadcast_object(lambda: self._begin(manifest, create, restart))
             if not processes.is_main:
                 self._open(manifest)
             self._layout = read_layout(self._fd, str(self._partial))
-            self._seed = zlib.crc32(self._layout.digest)
             self._blocks = self._layout.blocks()
-            self._rows = _rows_of_blocks(manifest, self._layout.block_bytes)
+            self._rows = rows_of_blocks(manifest, self._layout.block_bytes)
             finished = processes.broadcast_object(self._finished_blocks)
         except BaseException:
             self.close()
@@ -94,46 +100,43 @@ class CacheWriter:
         self.missing = missing[processes.rank :: processes.world_size]
 
     def rows(self, block: int) -> BlockRows:
+        """Which views a block holds."""
         return self._rows[block]
 
     def write(self, block: int, logits: np.ndarray) -> None:
-        """Store the raw logits float `(rows, C)` of one block; when this returns they are on the disk.
+        """Store the raw logits of one block; when this returns they are on the disk.
 
-        Raises KdcacheError where a logit is not finite or too large for float16.
+        Args:
+            logits: float `(rows, C)`.
+
+        Raises DataError where a logit is not finite or too large for float16, or the disk is full.
         """
-        where = self._rows[block]
-        bad = ~(np.abs(logits) <= _FLOAT16_MAX)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise KdcacheError(
-                f"finite teacher logits within +-{_FLOAT16_MAX:g}",
-                f"{logits[row, column]} in class {column} of {where.split} row {where.start + row}",
-                "try --precision fp32 or check the teacher's weights",
-            )
-        data = np.ascontiguousarray(logits, cache_file.LOGITS_DTYPE).tobytes()
+        _refuse_what_float16_cannot_hold(logits, self._rows[block])
+        data = np.ascontiguousarray(logits, LOGITS_DTYPE).tobytes()
         extent = self._blocks[block]
         if len(data) != extent.size:
             raise ValueError(f"expected {extent.size} bytes for block {block}, found {len(data)}")
-        record = _RECORD.pack(block, zlib.crc32(data))
-        with _refusing_os_errors(self.path):
-            _write_all(self._fd, data, extent.offset)
+        assert self._journal is not None
+        with self._os_errors():
+            write_all(self._fd, data, extent.offset)
             os.fdatasync(self._fd)
-            _write_all(
-                self._journal, record + _RECORD_CRC.pack(zlib.crc32(record, self._seed)), None
-            )
-            os.fdatasync(self._journal)
+            # Only now: a record promises that its block survives a loss of power.
+            self._journal.append(block, zlib.crc32(data), self._layout)
 
     def seal(self) -> None:
-        """When all processes are here: check all blocks once more, seal the file and give it its name."""
+        """When all processes are here: check all blocks, seal the file and give it its name.
+
+        Raises CacheDamagedError where a block is no longer what was written.
+        """
         self._processes.barrier()
-        with _refusing_os_errors(self.path):
-            self._processes.broadcast_object(self._seal)
+        self._processes.broadcast_object(self._seal)
 
     def close(self) -> None:
-        for fd in (self._fd, self._journal):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._journal = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        if self._journal is not None:
+            self._journal.close()
 
     def __enter__(self) -> "CacheWriter":
         return self
@@ -141,199 +144,113 @@ class CacheWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _seal(self) -> None:
-        os.close(self._fd)  # opened anew, it shows what other machines wrote
-        self._fd = os.open(self._partial, os.O_RDWR)
-        finished = self._finished_blocks()
-        lost = [block for block in range(len(self._blocks)) if block not in finished]
-        if lost:
-            raise damaged(
-                str(self._partial), f"block {lost[0]}, which was right when it was written"
-            )
-        table = np.array(
-            [finished[block] for block in range(len(self._blocks))], cache_file.CRC_DTYPE
-        )
-        _write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
-        write_seal(self._fd, self._layout)
-        os.fsync(self._fd)
-        os.rename(self._partial, self.path)
-        _sync_folder(self.path.parent)
-        for journal in self._journals():
-            journal.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
-
-    def _remove_stale_journals(self) -> None:
-        """Those of a run that was killed after it gave the file its name."""
-        if not self._partial.exists():
-            for journal in self._journals():
-                with suppress(
-                    KdcacheError, OSError
-                ):  # a run that is about to replace the cache holds its lock
-                    lock = self._locked(journal)
-                    journal.unlink(missing_ok=True)
-                    os.close(lock)
-
-    def _begin(
-        self,
-        manifest: Manifest,
-        arrays: dict[str, np.ndarray],
-        block_rows: int,
-        restart: bool,
-    ) -> None:
-        """In the first process: keep other runs away, and make the partial file or check the one that is there."""
-        with _refusing_os_errors(self.path):
+    def _begin(self, manifest: Manifest, create: Callable[[Path], None], restart: bool) -> None:
+        """In the main process: keep other runs away, and make the partial file or check it."""
+        with self._os_errors():
             _make_folder(self.path.parent)
-            for journal in self._journals():
-                os.close(self._locked(journal))
-            self._journal = self._locked(self._journal_of(0))
+            refuse_other_runs(self.path)
+            self._journal = Journal(self.path, 0)
             if restart or not self._partial.exists():
-                self._make(manifest, arrays, block_rows)
+                self._journal.clear()
+                self._make(create)
             self._open(manifest)
 
-    def _make(self, manifest: Manifest, arrays: dict[str, np.ndarray], block_rows: int) -> None:
-        os.ftruncate(self._journal, 0)
-        for journal in self._journals():
-            if journal != self._journal_of(0):
-                journal.unlink()
+    def _make(self, create: Callable[[Path], None]) -> None:
+        """Make the partial file under a temporary name: what bears the partial one is whole."""
+        remove_journals(self.path, keep=0)
         self._partial.unlink(missing_ok=True)
         temporary = Path(f"{self._partial}.tmp")
         try:
-            cache_file.create(temporary, manifest, arrays, block_rows)
+            create(temporary)
             os.rename(temporary, self._partial)
         except BaseException:
             temporary.unlink(missing_ok=True)
-            self._journal_of(0).unlink(missing_ok=True)
+            remove_journals(self.path)
             raise
 
     def _open(self, manifest: Manifest) -> None:
-        """Open the partial file, which must be intact and of this manifest, and this process's journal."""
-        with _refusing_os_errors(self.path):
-            if self._journal < 0:
-                self._journal = self._locked(self._journal_of(self._processes.rank))
-            size = os.fstat(self._journal).st_size
-            os.ftruncate(self._journal, size - size % _RECORD_SIZE)  # a torn last record
+        """Open the partial file, which must be intact and of this manifest, and the journal."""
+        with self._os_errors():
+            if self._journal is None:
+                self._journal = Journal(self.path, self._processes.rank)
+            self._journal.drop_torn_record()
             self._fd = os.open(self._partial, os.O_RDWR)
-            _sync_folder(
-                self.path.parent
-            )  # the names of both: else a power loss could take finished blocks
+            # The names of both: without them a loss of power could take finished blocks.
+            sync_folder(self.path.parent)
         layout = read_layout(self._fd, str(self._partial))
         if prepared_digest(self._fd, layout) != layout.digest:
-            raise KdcacheError(
+            raise CacheDamagedError(
                 "an intact unfinished cache",
                 f"{self._partial} damaged",
                 "discard it with --restart",
             )
-        _refuse_other(
-            cache_file.read_manifest(self._fd, layout, str(self._partial)), manifest, self._partial
-        )
-
-    def _journal_of(self, rank: int) -> Path:
-        return Path(f"{self._partial}.journal-{rank}")
-
-    def _journals(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{glob.escape(self._partial.name)}.journal-*"))
-
-    def _locked(self, journal: Path) -> int:
-        """Open a journal; the lock on it is what keeps a second run away."""
-        fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise KdcacheError(
-                f"no other run writing {self.path}",
-                "one that is still going on",
-                "wait for it or give another --cache",
-            ) from error
-        if (
-            os.fstat(fd).st_nlink == 0
-        ):  # removed between the two calls: its lock would keep nobody away
-            os.close(fd)
-            return self._locked(journal)
-        return fd
+        found = read_manifest(self._fd, layout, str(self._partial))
+        _refuse_another(found, manifest, self._partial)
 
     def _finished_blocks(self) -> dict[int, int]:
-        """Blocks whose bytes match a CRC32 in some process's journal, with it."""
-        finished = {}
-        for journal in self._journals():
-            raw = journal.read_bytes()
-            for offset in range(0, len(raw) - _RECORD_SIZE + 1, _RECORD_SIZE):
-                block, crc = _RECORD.unpack_from(raw, offset)
-                intact = _RECORD_CRC.unpack_from(raw, offset + _RECORD.size)[0] == zlib.crc32(
-                    raw[offset : offset + _RECORD.size], self._seed
-                )
-                if (
-                    intact
-                    and block < len(self._blocks)
-                    and block_crc32(self._fd, self._blocks[block]) == crc
-                ):
-                    finished[block] = crc
-        return finished
+        return finished_blocks(self.path, self._fd, self._layout)
 
+    def _seal(self) -> None:
+        """In the main process, once all have filled their blocks."""
+        with self._os_errors():
+            table = self._checked_crc32s()
+            write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
+            write_seal(self._fd, self._layout)
+            os.fsync(self._fd)
+            os.rename(self._partial, self.path)
+            sync_folder(self.path.parent)
+            # The journals go last, once the name is on the disk: until then they are needed.
+            remove_journals(self.path)
+            sync_folder(self.path.parent)
 
-@contextmanager
-def _refusing_os_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise KdcacheError(
-            f"room and the right to write {path}",
-            f"{error.strerror or error}",
-            "free some space or give another --cache",
-        ) from error
+    def _checked_crc32s(self) -> np.ndarray:
+        """The CRC32 of every block, uint32 `(blocks,)`, once all have been read and checked."""
+        os.close(self._fd)
+        self._fd = -1
+        self._fd = os.open(self._partial, os.O_RDWR)  # opened anew: it shows what others wrote
+        finished = self._finished_blocks()
+        for block in range(len(self._blocks)):
+            if block not in finished:
+                where = f"block {block}, which was right when it was written"
+                raise damaged(str(self._partial), where)
+        return np.array([finished[block] for block in range(len(self._blocks))], CRC_DTYPE)
+
+    def _os_errors(self) -> AbstractContextManager[None]:
+        return os_errors_as_data_errors(f"{self.path}", "free some space or give another --cache")
 
 
 def _already_there(path: Path, manifest: Manifest, restart: bool) -> bool:
     """Whether `path` is the finished cache of this manifest; refuse one of another."""
     if restart or not path.exists():
         return False
-    found, _ = cache_file.read_fingerprint(path)
-    _refuse_other(found, manifest, path)
+    _refuse_another(read_sealed_manifest(path), manifest, path)
     return True
 
 
-def _refuse_other(found: Manifest, manifest: Manifest, path: Path) -> None:
-    faults = found.differences(manifest)
-    if faults:
-        raise KdcacheError(
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and force their names to the disk where that is allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.parents:
+        with suppress(OSError):  # a folder of somebody else need not be readable
+            sync_folder(parent)
+
+
+def _refuse_another(found: Manifest, manifest: Manifest, path: Path) -> None:
+    differences = found.differences(manifest)
+    if differences:
+        raise OptionError(
             "the options that the cache was begun with",
-            f"{path} with other ones ({'; '.join(faults[:3])})",
+            f"{path} with other ones ({'; '.join(differences[:3])})",
             "give another --cache, or --restart to discard what is there",
         )
 
 
-def _rows_of_blocks(manifest: Manifest, block_bytes: int) -> list[BlockRows]:
-    block_rows = block_bytes // (manifest.teacher.classes * cache_file.LOGITS_DTYPE.itemsize)
-    rows = []
-    for split in SPLITS:
-        total = manifest.splits[split].rows * manifest.splits[split].views
-        rows += [
-            BlockRows(split, start, min(start + block_rows, total))
-            for start in range(0, total, block_rows)
-        ]
-    return rows
-
-
-def _write_all(fd: int, data: bytes, offset: int | None) -> None:
-    """Write every byte, at `offset` or at the end; the kernel may take fewer at a time."""
-    view = memoryview(data)
-    while view:
-        count = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
-        view = view[count:]
-        offset = None if offset is None else offset + count
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and what is missing above it, all their names on the disk where that can be asked for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in folder.parents:
-        with suppress(OSError):
-            _sync_folder(one)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _refuse_what_float16_cannot_hold(logits: np.ndarray, rows: BlockRows) -> None:
+    bad = ~(np.abs(logits) <= _FLOAT16_MAX)  # so put, it is true of NaN too
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise DataError(
+            f"finite teacher logits within +-{_FLOAT16_MAX:g}",
+            f"{logits[row, column]} in class {column} of {rows.split} row {rows.start + row}",
+            "try --precision fp32 or check the teacher's weights",
+        )

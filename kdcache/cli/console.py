@@ -1,4 +1,4 @@
-"""What the command lines share: printing, progress bars, and errors as one line and an exit code."""
+"""Where the command lines print: results, errors as one line, and progress bars."""
 
 import sys
 from collections.abc import Callable
@@ -9,25 +9,41 @@ from kdcache.errors import KdcacheError
 
 
 def say(text: str) -> None:
+    """Print a result, at once, also where standard output is a pipe."""
     print(text, flush=True)
 
 
+def warn(text: str) -> None:
+    """Print a line on standard error, so that it is not taken for a result."""
+    print(text, file=sys.stderr)
+
+
 def exit_code(main: Callable[[], int | None]) -> int:
-    """Run a command: its own code or 0, 2 with one line on standard error for input that cannot be used, 130 for Ctrl-C."""
+    """Run a command and return the process's exit code.
+
+    That is the command's own or 0; 2, with one line on standard error, where it was given
+    something that it cannot use; and 130 where Ctrl-C ended it.
+    """
     try:
         return main() or 0
     except KdcacheError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         return 2
     except KeyboardInterrupt as error:
-        print(f"interrupted; {str(error) or 'nothing was left behind'}", file=sys.stderr)
+        warn(f"interrupted; {str(error) or 'nothing was left behind'}")
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # `kdcache info ... | head` has read all that it wanted
         return 1
 
 
 class Progress:
-    """A progress bar that is told absolute counts."""
+    """A progress bar that is told absolute counts.
+
+    Args:
+        title: in front of the bar.
+        unit: of what is counted, for the speed.
+        hidden: show and print nothing, as all but one of several processes should.
+    """
 
     def __init__(self, title: str, unit: str, hidden: bool = False) -> None:
         self._bar = tqdm(
@@ -35,13 +51,14 @@ class Progress:
         )
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
         if self._bar.disable:
             return
         if self._bar.total != total:
+            # What was done before this process began says nothing about its speed.
             self._bar.reset(total)
-            self._bar.initial = self._bar.n = (
-                done  # what an earlier run did says nothing about the speed
-            )
+            self._bar.initial = done
+            self._bar.n = done
         self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
@@ -52,7 +69,7 @@ class Progress:
         sys.stdout.flush()
 
     def show(self, text: str) -> None:
-        """Behind the bar, until the next time."""
+        """Show `text` behind the bar, until the next call."""
         self._bar.set_postfix_str(text)
 
     def __enter__(self) -> "Progress":

@@ -35,10 +35,20 @@ def parse_options(kind: type[Kind], argv: list[str] | None, description: str | N
     return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
 
 
+def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `kind` that a command line gave, among a command's other arguments."""
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in vars(arguments).items() if name in names}
+
+
 def add_options(
     parser: argparse.ArgumentParser, kind: type[Options], without: tuple[str, ...] = ()
 ) -> None:
-    """Give a parser the options of `kind`. What is not on the command line is not among the arguments."""
+    """Give a parser the options of `kind`.
+
+    What is not on the command line is not among the arguments, so that its default stands in one
+    place, the dataclass.
+    """
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
         if item.name in without:
@@ -60,7 +70,7 @@ def add_options(
 
 
 def parse_setting(kind: type[Options], text: str) -> tuple[str, tuple[Any, ...]]:
-    """'temperature=1,2,4' -> ('temperature', (1.0, 2.0, 4.0)): values of one option of `kind`'s recipe.
+    """'temperature=1,2,4' -> ('temperature', (1.0, 2.0, 4.0)): values of one option of `kind`.
 
     Raises OptionError where there is no such option, or it does not take these values.
     """

@@ -25,8 +25,10 @@ from kdcache.config.fields import (
     spec_of,
     three_numbers,
 )
-from kdcache.config.options import DatasetOptions, Options, PrecomputeOptions, TrainOptions
+from kdcache.config.options import DatasetOptions, Options
+from kdcache.config.precompute_options import PrecomputeOptions
 from kdcache.config.registry import Registry, import_object, is_import_path
+from kdcache.config.train_options import TrainOptions
 
 __all__ = [
     "AT_LEAST_0",

@@ -1,14 +1,8 @@
 """Everything that is chosen by name: each loss, dataset, view policy and projection is declared here, once."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kdcache.config.registry import Registry
-
-if TYPE_CHECKING:  # the types live above this folder; nothing of them is imported here
-    from kdcache.data.datasets import DatasetReader
-    from kdcache.data.views import ViewPolicy
-    from kdcache.distill.losses import DistillationLoss
-    from kdcache.distill.projections import Projection
 
 SPLITS = ("train", "validation", "test")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -17,7 +11,7 @@ MIXES = ("none", "mixup", "cutmix")
 LABELS = ("dataset", "teacher")
 OPTIMIZERS = ("sgd", "adamw")
 
-DATASETS: "Registry[DatasetReader]" = Registry(
+DATASETS: Registry[Any] = Registry(
     "--dataset",
     {
         "cifar10": "kdcache.data.datasets:CIFAR10",
@@ -27,7 +21,7 @@ DATASETS: "Registry[DatasetReader]" = Registry(
         "shapes-fine": "kdcache.data.datasets:FINE_SHAPES",
     },
 )
-VIEW_POLICIES: "Registry[ViewPolicy]" = Registry(
+VIEW_POLICIES: Registry[Any] = Registry(
     "--augment",
     {
         "none": "kdcache.data.views:whole_image",
@@ -36,7 +30,7 @@ VIEW_POLICIES: "Registry[ViewPolicy]" = Registry(
         "resized-crop": "kdcache.data.views:random_resized_crop",
     },
 )
-LOSSES: "Registry[DistillationLoss]" = Registry(
+LOSSES: Registry[Any] = Registry(
     "--loss",
     {
         "kl": "kdcache.distill.losses:kl",
@@ -46,7 +40,7 @@ LOSSES: "Registry[DistillationLoss]" = Registry(
         "mse": "kdcache.distill.losses:mse",
     },
 )
-PROJECTIONS: "Registry[type[Projection]]" = Registry(
+PROJECTIONS: Registry[Any] = Registry(
     "--projection",
     {
         "probe": "kdcache.distill.projections:ProbeProjection",

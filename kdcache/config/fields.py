@@ -35,7 +35,7 @@ class Range:
     high: float = math.inf
     low_excluded: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         above = self.low < value if self.low_excluded else self.low <= value
         return above and value <= self.high and math.isfinite(value)
 
@@ -113,9 +113,11 @@ def fault_of(item: "dataclasses.Field[Any]", value: Any) -> tuple[str, str] | No
         return f"{flag} to be one of {spec.describe_choices()}", f"{flag} {value}"
     if isinstance(value, tuple) and len(value) != 3:
         return f"{flag} to be three numbers R,G,B", f"{flag} {','.join(map(str, value))}"
-    numbers = value if isinstance(value, tuple) else (value,)
-    if spec.within is not None and not all(number in spec.within for number in numbers):
-        return f"{flag} to be {spec.within}", f"{flag} {','.join(map(str, numbers))}"
+    if spec.within is not None:
+        numbers = value if isinstance(value, tuple) else (value,)
+        within = spec.within
+        if not all(number in within for number in numbers):
+            return f"{flag} to be {within}", f"{flag} {','.join(map(str, numbers))}"
     return None
 
 

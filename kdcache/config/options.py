@@ -1,4 +1,4 @@
-"""The options of the two phases, as the user gives them: dataclasses that check themselves."""
+"""What the options of both phases have in common: dataclasses that check themselves."""
 
 import dataclasses
 import shlex
@@ -6,26 +6,18 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from kdcache.config.choices import (
     COMPILE_MODES,
     DATASETS,
-    LABELS,
-    LOSSES,
-    MIXES,
-    OPTIMIZERS,
     PRECISIONS,
-    PROJECTIONS,
-    VIEW_POLICIES,
 )
 from kdcache.config.fields import (
-    AT_LEAST_0,
     AT_LEAST_1,
     FINITE,
     POSITIVE,
     SEEDS,
-    Range,
     Role,
     fault_of,
     flag_of,
@@ -34,6 +26,8 @@ from kdcache.config.fields import (
     spec_of,
 )
 from kdcache.errors import OptionError
+
+Kind = TypeVar("Kind", bound="Options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +74,11 @@ class Options:
                 "correct the option" + "s" * (len(faults) > 1),
             )
 
-    def replace(self, **changes: Any) -> "typing.Self":
+    def replace(self: Kind, **changes: Any) -> Kind:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "typing.Self":
+    def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """The inverse of as_dict. Options that only a later version knows are left out."""
         hints = typing.get_type_hints(cls)
         known = {item.name for item in fields(cls)}
@@ -146,161 +140,5 @@ class DatasetOptions(Options):
         False,
         "read images ahead of each step instead of keeping them on the device; a folder's are kept decoded in a file in"
         " --data (default: where they do not fit)",
-        Role.RUNTIME,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrecomputeOptions(DatasetOptions):
-    """Phase one."""
-
-    script: ClassVar[str] = "precompute_teacher.py"
-    cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS)
-    teacher: str = option(
-        "vit_b_16", "a torchvision classification model, or package.module:callable", Role.RECIPE
-    )
-    teacher_weights: str | None = option(
-        None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)",
-        Role.PATHS,
-    )
-    augment: str = option(
-        "none",
-        "how views 1, 2, ... of a training image are drawn",
-        Role.RECIPE,
-        registry=VIEW_POLICIES,
-    )
-    views: int = option(
-        1,
-        "views of each training image; view 0 is the whole image",
-        Role.RECIPE,
-        within=Range(1, 1000),
-    )
-    batch_size: int | None = option(
-        None,
-        "views in one forward pass; halved where memory is short (default: what suits the teacher and the device)",
-        Role.RECIPE,
-        within=AT_LEAST_1,
-    )
-    restart: bool = option(False, "discard what an interrupted run left behind", Role.PATHS)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.views > 1) != (self.augment != "none"):
-            raise OptionError(
-                "--views above 1 and an --augment other than none together",
-                f"--views {self.views} --augment {self.augment}",
-                "give both or neither",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(DatasetOptions):
-    """Phase two."""
-
-    script: ClassVar[str] = "train_student.py"
-    cache: Path | None = option(
-        None, "the teacher's cache; without it --dataset and --alpha 0", Role.PATHS
-    )
-    skip_checksums: bool = option(
-        False,
-        "do not read the whole cache to check its logits, where it is very large",
-        Role.RUNTIME,
-    )
-    student: str = option(
-        "resnet50", "a torchvision classification model, or package.module:callable", Role.RECIPE
-    )
-    student_weights: str | None = option(
-        None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)",
-        Role.RECIPE,
-    )
-    small_stem: bool = option(
-        False, "3 x 3 stride-1 stem without max-pool, for images trained at 32 px", Role.RECIPE
-    )
-    projection: str | None = option(
-        None,
-        "teacher's classes to student's (default: none where the classes are the same, else probe)",
-        Role.RECIPE,
-        registry=PROJECTIONS,
-    )
-    labels: str = option(
-        "dataset",
-        "the dataset's, or the teacher's classes with its top predictions: no label is needed then",
-        Role.DATA,
-        choices=LABELS,
-    )
-    loss: str = option("kl", "the distillation term", Role.RECIPE, registry=LOSSES)
-    temperature: float = option(4.0, "softens teacher and student", Role.RECIPE, within=POSITIVE)
-    alpha: float = option(
-        0.9,
-        "weight of the distillation term; the label term has 1 - alpha",
-        Role.RECIPE,
-        within=Range(0, 1),
-    )
-    epochs: int = option(20, "passes over the training part", Role.RECIPE, within=AT_LEAST_1)
-    batch_size: int = option(128, "images in one step", Role.RECIPE, within=AT_LEAST_1)
-    lr: float | None = option(
-        None,
-        "peak learning rate (default, for each 128 images of a batch: sgd 0.1 from scratch, 0.02 from weights;"
-        " adamw 0.001, 0.0001)",
-        Role.RECIPE,
-        within=POSITIVE,
-    )
-    optimizer: str = option("sgd", "sgd has Nesterov momentum 0.9", Role.RECIPE, choices=OPTIMIZERS)
-    weight_decay: float | None = option(
-        None,
-        "on weights, not on biases and norms (default: sgd 0.0005, adamw 0.05)",
-        Role.RECIPE,
-        within=AT_LEAST_0,
-    )
-    warmup: float = option(
-        0.05,
-        "share of the steps in which the learning rate rises; then a cosine to 0",
-        Role.RECIPE,
-        within=Range(0, 1),
-    )
-    label_smoothing: float = option(0.0, "of the label term", Role.RECIPE, within=Range(0, 1))
-    augment: str | None = option(
-        None,
-        "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
-        Role.RECIPE,
-        choices=("cached",),
-        registry=VIEW_POLICIES,
-    )
-    train_images: int | None = option(
-        None,
-        "train on this many images of the training part, spread evenly over the classes",
-        Role.RECIPE,
-        within=AT_LEAST_1,
-    )
-    views: int | None = option(
-        None, "use only this many of the cached views", Role.RECIPE, within=AT_LEAST_1
-    )
-    mix: str = option(
-        "none",
-        "mix the images of a batch in pairs; exact for labels and a live teacher, approximate from a cache",
-        Role.RECIPE,
-        choices=MIXES,
-    )
-    live_teacher: bool = option(
-        False, "run the cache's teacher in every step instead of reading its logits", Role.RECIPE
-    )
-    teacher_weights: str | None = option(
-        None, "with --live-teacher: its weights, if phase one had them from a file", Role.PATHS
-    )
-    tensorboard: bool = option(
-        False, "also write TensorBoard's event files into the run's folder", Role.RUNTIME
-    )
-    out: Path = option(Path("runs/student"), "folder for what the run leaves", Role.PATHS)
-    resume: Path | None = option(
-        None,
-        "go on with the interrupted run in this folder; all other options are its own",
-        Role.PATHS,
-    )
-    overwrite: bool = option(False, "replace the run that --out holds", Role.PATHS)
-    vis: bool = option(
-        False,
-        "show one un-normalised image of each batch (a window, or PNG files in the run's folder)",
         Role.RUNTIME,
     )

@@ -9,8 +9,12 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.data.datasets import (
+        DatasetReader,
+        Request,
+        Source,
         load_images,
         load_selected_images,
+        source_in_memory,
     )
     from kdcache.data.image_folder import (
         image_files,

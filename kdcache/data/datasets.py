@@ -1,7 +1,8 @@
-"""The images: reads every dataset, divides it, and knows the digest of what it read.
+"""Datasets: reads one by its name and splits it into training, validation and test images.
 
-The only module that reads datasets. Labels are read first, then every pixel once, to where it stays: in memory, or in a file
-that is mapped; uint8, one row an image, training part, validation part and test split one after the other.
+Labels are read first, then every pixel once, to where it stays: in memory, or in a file that is
+mapped. The pixels are uint8, one row an image, the training, validation and test split one after
+the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from kdcache.data.image_folder import (
 )
 from kdcache.data.shapes import coarse_class_names, fine_class_names, render_shapes
 from kdcache.data.splits import ImageData, Split, evenly_spread_rows, validation_rows
-from kdcache.errors import DataError
+from kdcache.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ class Request:
     """What is wanted of a dataset.
 
     Args:
-        folder: where its files are, or where torchvision's datasets are downloaded to.
-        limit: images of the training and of the test split to take, spread evenly over the classes; None takes all.
+        folder: where its files are, or where they are downloaded to.
+        limit: of the training and of the test images, take this many, spread evenly over the
+            classes; None takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
-        stream: have the pixels in a mapped file (True), in memory (False), or where they fit (None).
+        stream: have the pixels in a mapped file (True), in memory (False), or where they fit
+            (None). A dataset that is always in memory need not look at it.
     """
 
     folder: Path
@@ -45,10 +48,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset whose labels int64 `(N,)` and `(M,)` are known, and whose pixels can be read.
+    """A dataset whose labels are known, and whose pixels can be read.
 
-    `read` takes all rows of the training images, int64 `(N,)`, and returns uint8 `(N + M, 3, H, W)`: the training
-    images in that order, behind them the test images. `streamed`: whether these lie in a mapped file.
+    Args:
+        class_names: K names; label k is the class class_names[k].
+        train_labels: int64 `(N,)` of the training images, before some become the validation split.
+        test_labels: int64 `(M,)` of the test images.
+        read: takes all rows of the training images in some order, int64 `(N,)`, and returns uint8
+            `(N + M, 3, H, W)`: the training images in that order, behind them the test images.
+        streamed: whether the pixels lie in a mapped file.
     """
 
     class_names: tuple[str, ...]
@@ -62,8 +70,11 @@ class Source:
 class DatasetReader:
     """One dataset: what `--dataset` names.
 
-    `open` finds its labels and says how to read its pixels. `is_at_hand` tells, as far as a glance does, whether a folder
-    holds it, so that opening it downloads nothing. `embedded`: it is drawn, and needs no files at all.
+    Args:
+        open: finds its labels and says how to read its pixels.
+        is_at_hand: tells, as far as a glance does, whether a folder holds it, so that opening it
+            downloads nothing.
+        embedded: whether it is drawn, and needs no files at all.
     """
 
     open: Callable[[Request], Source]
@@ -80,42 +91,75 @@ def load_images(
     split_seed: int = 0,
     stream: bool | None = None,
 ) -> ImageData:
-    """Read a dataset and divide its training images 80/20, stratified, into training and validation parts.
+    """Read a dataset, and hold back 20 % of its training images, stratified, as validation split.
 
     Args:
         name: of `DATASETS`, or package.module:name of a `DatasetReader`.
         folder: where the images are, or where torchvision's datasets are downloaded to.
-        limit: images of the training and of the test split to take, spread evenly over the classes.
+        limit: of the training and of the test images, take this many, spread evenly over the
+            classes; None takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
-        stream: have the images read ahead instead of kept on the device (True), or not (False), or where they are a folder's
-            and would take half of the machine's memory (None). A folder's are then decoded into a file in it, which the
-            next call with the same images and the same division finds again.
+        split_seed: of the choice of validation images.
+        stream: have the images read ahead instead of kept on the device (True), or not (False), or
+            where they are a folder's and would take half of the machine's memory (None). A folder's
+            are then decoded into a file in it, which the next call with the same images and the
+            same splits finds again.
 
-    Raises DataError where the images cannot be had, cannot be read, or are too few to divide, or the file cannot be made.
+    Raises OptionError where there is no such dataset; DataError where the images cannot be had,
+    cannot be read or are too few to split, or the file cannot be made.
     """
-    source = DATASETS.load(name).open(Request(folder, limit, store_size, stream))
-    rows = np.arange(len(source.train_labels))
+    reader = DATASETS.load(name)
+    if not isinstance(reader, DatasetReader):
+        raise OptionError(
+            f"--dataset {name} to be a DatasetReader", type(reader).__name__, "correct the name"
+        )
+    source = reader.open(Request(folder, limit, store_size, stream))
+    _check_labels(source, name)
     validation = validation_rows(source.train_labels, split_seed)
     if not len(validation) or not len(source.test_labels):
         raise DataError(
             "at least two training images of some class and one test image",
-            f"{len(rows)} training and {len(source.test_labels)} test images in {len(source.class_names)} classes",
+            f"{len(source.train_labels)} training and {len(source.test_labels)} test images"
+            f" in {len(source.class_names)} classes",
             "give more images or a larger --limit",
         )
-    train = np.setdiff1d(rows, validation)
+    train = np.setdiff1d(np.arange(len(source.train_labels)), validation)
     labels = (source.train_labels[train], source.train_labels[validation], source.test_labels)
-    images = torch.from_numpy(source.read(np.concatenate((train, validation)))).split(
-        [len(part) for part in labels]
-    )
-    splits = {
-        split: Split(images[part], torch.from_numpy(labels[part]))
-        for part, split in enumerate(SPLITS)
-    }
+    lengths = [len(own) for own in labels]
+    pixels = source.read(np.concatenate((train, validation)))
+    _check_pixels(pixels, sum(lengths), name)
+    images = torch.from_numpy(pixels).split(lengths)
+    splits = {}
+    for split, own_images, own_labels in zip(SPLITS, images, labels, strict=True):
+        splits[split] = Split(own_images, torch.from_numpy(own_labels))
     return ImageData(name, source.class_names, splits, bool(stream) or source.streamed)
 
 
+def _check_labels(source: Source, name: str) -> None:
+    """A dataset of the user's own may have made them in any way."""
+    classes = len(source.class_names)
+    for labels in (source.train_labels, source.test_labels):
+        right_type = labels.dtype == np.int64 and labels.ndim == 1
+        if right_type and np.all((labels >= 0) & (labels < classes)):
+            continue
+        raise DataError(
+            f"--dataset {name} to have labels int64 (N,) of 0 to {classes - 1}",
+            f"{labels.dtype} {labels.shape} with {np.unique(labels)[[0, -1]]}",
+            "correct its reader",
+        )
+
+
+def _check_pixels(pixels: NDArray[np.uint8], count: int, name: str) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (count, 3):
+        raise DataError(
+            f"--dataset {name} to read pixels uint8 ({count}, 3, height, width)",
+            f"{pixels.dtype} {pixels.shape}",
+            "correct its reader",
+        )
+
+
 def load_selected_images(options: DatasetOptions) -> ImageData:
-    """The images that a phase's options name. Raises DataError as `load_images` does."""
+    """The images that a phase's options name. Raises as `load_images` does."""
     return load_images(
         options.dataset or "cifar10",
         options.data,
@@ -130,30 +174,35 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images `(N, 3, H, W)` and labels `(N,)`."""
 
 
-def source_in_memory(class_names: Sequence[str], train: Pair, test: Pair) -> Source:
-    """A dataset that is in memory already; `train` and `test` are images uint8 `(N, 3, H, W)` and labels int64 `(N,)`."""
-    (train_images, train_labels), (test_images, test_labels) = train, test
+def source_in_memory(
+    class_names: Sequence[str], train: Pair, test: Pair, *, limit: int | None = None
+) -> Source:
+    """A dataset that is in memory already.
+
+    Args:
+        train, test: images uint8 `(N, 3, H, W)` and labels int64 `(N,)`.
+        limit: as in `Request`.
+    """
+    train_images, train_labels = train
+    test_images, test_labels = test
+    train_rows = evenly_spread_rows(train_labels, limit)
+    test_rows = evenly_spread_rows(test_labels, limit)
 
     def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        images = np.empty((len(order) + len(test_images), *test_images.shape[1:]), np.uint8)
-        np.take(
-            train_images, order, 0, out=images[: len(order)], mode="clip"
-        )  # the default mode copies once more
-        images[len(order) :] = test_images
+        shape = (len(order) + len(test_rows), *test_images.shape[1:])
+        images = np.empty(shape, test_images.dtype)
+        # the default mode of np.take copies once more
+        np.take(train_images, train_rows[order], 0, out=images[: len(order)], mode="clip")
+        np.take(test_images, test_rows, 0, out=images[len(order) :], mode="clip")
         return images
 
-    return Source(tuple(class_names), train_labels, test_labels, read)
+    return Source(tuple(class_names), train_labels[train_rows], test_labels[test_rows], read)
 
 
 def _open_cifar(kind: type[datasets.CIFAR10], request: Request) -> Source:
-    def read(train: bool) -> datasets.CIFAR10:
-        try:
-            return kind(request.folder, train=train, download=False)
-        except RuntimeError:  # missing, or its checksums are wrong
-            return kind(request.folder, train=train, download=True)
-
     try:
-        train, test = read(True), read(False)
+        train = _read_cifar(kind, request.folder, train=True)
+        test = _read_cifar(kind, request.folder, train=False)
     except (OSError, RuntimeError) as error:
         name = kind.__name__.lower()
         raise DataError(
@@ -161,59 +210,55 @@ def _open_cifar(kind: type[datasets.CIFAR10], request: Request) -> Source:
             f"neither ({error})",
             f"unpack {kind.filename} into {request.folder} or give another --data",
         ) from error
-    pairs = (_pair(split, request.limit) for split in (train, test))
-    return source_in_memory(train.classes, *pairs)
+    return source_in_memory(train.classes, _pair(train), _pair(test), limit=request.limit)
 
 
-def _pair(dataset: datasets.CIFAR10, limit: int | None) -> Pair:
-    labels = np.asarray(dataset.targets, np.int64)
-    rows = evenly_spread_rows(labels, limit)
-    return dataset.data[rows].transpose(0, 3, 1, 2), labels[rows]
+def _read_cifar(kind: type[datasets.CIFAR10], folder: Path, *, train: bool) -> datasets.CIFAR10:
+    try:
+        return kind(folder, train=train, download=False)
+    except RuntimeError:  # missing, or its checksums are wrong
+        return kind(folder, train=train, download=True)
+
+
+def _pair(dataset: datasets.CIFAR10) -> Pair:
+    return dataset.data.transpose(0, 3, 1, 2), np.asarray(dataset.targets, np.int64)
 
 
 def _has_cifar(kind: type[datasets.CIFAR10], folder: Path) -> bool:
     return (folder / kind.base_folder).is_dir() or (folder / kind.filename).is_file()
 
 
-def _open_shapes(train: int, request: Request) -> Source:
-    """The ten shapes; `train` training images."""
-
-    def render(split: str, count: int) -> Pair:
-        count = min(count, request.limit or count)
-        images, labels = render_shapes(count, stream=f"shapes/{split}")
-        return images, labels // 100
-
+def _open_shapes(request: Request) -> Source:
+    """The ten shapes."""
+    train_images, train_labels = _render("shapes/train", 1_500, request)
+    test_images, test_labels = _render("shapes/test", 4_000, request)
     return source_in_memory(
-        coarse_class_names(), render("train", train), render("test", _SHAPES_TEST)
+        coarse_class_names(),
+        (train_images, train_labels // 100),
+        (test_images, test_labels // 100),
     )
 
 
-def _open_fine_shapes(train: int, request: Request) -> Source:
+def _open_fine_shapes(request: Request) -> Source:
     """Their thousand fine classes, shape x colour x texture."""
+    train = _render("shapes-fine/train", 250_000, request)
+    test = _render("shapes-fine/test", 4_000, request)
+    return source_in_memory(fine_class_names(), train, test)
 
-    def render(split: str, count: int) -> Pair:
-        count = min(count, request.limit or count)
-        return render_shapes(count, stream=f"shapes-fine/{split}")
 
-    return source_in_memory(
-        fine_class_names(), render("train", train), render("test", _SHAPES_TEST)
-    )
+def _render(stream: str, count: int, request: Request) -> Pair:
+    """The first of `count` images of a stream, up to the limit: the classes come in turn there."""
+    return render_shapes(min(count, request.limit or count), stream=stream)
 
 
 def _open_folder(request: Request) -> Source:
-    folder, limit, store_size = request.folder, request.limit, request.store_size
+    folder, store_size = request.folder, request.store_size
     train_folder = folder / "train"
-    test_folder = next(
-        (folder / part for part in ("test", "val") if (folder / part).is_dir()), folder / "test"
-    )
-
-    def listed(part: Path) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64]]:
-        class_names, files, labels = list_classes(part)
-        rows = evenly_spread_rows(labels, limit)
-        return class_names, [files[row] for row in rows], labels[rows]
-
-    class_names, train, train_labels = listed(train_folder)
-    test_names, test, test_labels = listed(test_folder)
+    test_folder = folder / "test"
+    if not test_folder.is_dir() and (folder / "val").is_dir():
+        test_folder = folder / "val"
+    class_names, train, train_labels = _list_files(train_folder, request.limit)
+    test_names, test, test_labels = _list_files(test_folder, request.limit)
     if class_names != test_names:
         only = ", ".join(sorted(set(class_names) ^ set(test_names)))
         raise DataError(
@@ -221,23 +266,27 @@ def _open_folder(request: Request) -> Source:
             f"only in one of them: {only}",
             "add or remove the class folders",
         )
-
     streamed = request.stream
     if streamed is None:
         streamed = larger_than_memory(train + test, store_size)
 
     def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
         paths = [train[row] for row in order] + test
-        return (
-            read_images_into_file(paths, store_size, folder)
-            if streamed
-            else read_images(paths, store_size)
-        )
+        if streamed:
+            return read_images_into_file(paths, store_size, folder)
+        return read_images(paths, store_size)
 
     return Source(class_names, train_labels, test_labels, read, streamed)
 
 
-_SHAPES_TEST = 4_000  # test images of both embedded datasets
+def _list_files(
+    folder: Path, limit: int | None
+) -> tuple[tuple[str, ...], list[Path], NDArray[np.int64]]:
+    """Class names, files and labels, up to the limit."""
+    class_names, files, labels = list_classes(folder)
+    rows = evenly_spread_rows(labels, limit)
+    return class_names, [files[row] for row in rows], labels[rows]
+
 
 CIFAR10 = DatasetReader(
     partial(_open_cifar, datasets.CIFAR10), partial(_has_cifar, datasets.CIFAR10)
@@ -246,5 +295,5 @@ CIFAR100 = DatasetReader(
     partial(_open_cifar, datasets.CIFAR100), partial(_has_cifar, datasets.CIFAR100)
 )
 FOLDER = DatasetReader(_open_folder, lambda folder: (folder / "train").is_dir())
-SHAPES = DatasetReader(partial(_open_shapes, 1_500), lambda folder: True, embedded=True)
-FINE_SHAPES = DatasetReader(partial(_open_fine_shapes, 250_000), lambda folder: True, embedded=True)
+SHAPES = DatasetReader(_open_shapes, lambda folder: True, embedded=True)
+FINE_SHAPES = DatasetReader(_open_fine_shapes, lambda folder: True, embedded=True)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a name alone: the same wherever and in whatever order they are drawn."""
+"""Random numbers that depend on a name alone, wherever and in whatever order they are drawn."""
 
 import hashlib
 
@@ -6,7 +6,6 @@ import numpy as np
 
 
 def philox_from_name(name: str) -> np.random.Philox:
-    """The counter-based generator (Philox) whose key is the first 16 bytes of the name's SHA-256."""
-    return np.random.Philox(
-        key=int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    )
+    """The counter-based generator Philox, its key the first 16 bytes of the name's SHA-256."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.Philox(key=int.from_bytes(digest[:16], "little"))

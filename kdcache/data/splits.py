@@ -1,4 +1,4 @@
-"""TODO data.splits."""
+"""Splits: images with their labels and checksums, and which images a split gets."""
 
 import dataclasses
 import hashlib
@@ -8,16 +8,20 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_VALIDATION_SHARE = 0.2
+_VALIDATION_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 `(N, 3, H, W)` and labels int64 `(N,)`; a row of both is an `image_index`.
+    """The images of one split, in memory or in a mapped file.
 
-    Images that lie in a mapped file are read from it when they are looked at.
+    Args:
+        images: uint8 `(N, 3, H, W)`; those in a mapped file are read from it when they are looked
+            at.
+        labels: int64 `(N,)`; a row of both is an `image_index`.
     """
 
     images: Tensor
@@ -26,41 +30,45 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, rows: np.ndarray) -> "Split":
+    def select(self, rows: NDArray[np.int64]) -> "Split":
         """Only these rows: a copy in memory, also where the images lie in a mapped file."""
-        rows = torch.from_numpy(rows)
-        return Split(self.images[rows], self.labels[rows])
+        index = torch.from_numpy(rows)
+        return Split(self.images[index], self.labels[index])
 
-    def spread(self, count: int | None) -> np.ndarray:
-        """The rows of `count` images, the same share of every class; all rows for None."""
+    def spread(self, count: int | None) -> NDArray[np.int64]:
+        """The rows of `count` images, spread evenly over the classes; all rows for None."""
         return evenly_spread_rows(self.labels.numpy(), count)
 
-    def row_checksums(self) -> np.ndarray:
+    def row_checksums(self) -> NDArray[np.uint32]:
         """CRC32 of each image's pixels followed by its label as int64, uint32 `(N,)`."""
+        checksums = np.empty(len(self), "<u4")
         pairs = zip(self.images.contiguous().numpy(), self.labels.numpy(), strict=True)
-        return np.fromiter(
-            (zlib.crc32(label.tobytes(), zlib.crc32(image)) for image, label in pairs),
-            "<u4",
-            len(self),
-        )
+        for row, (image, label) in enumerate(pairs):
+            checksums[row] = zlib.crc32(label.tobytes(), zlib.crc32(image))
+        return checksums
 
     def digest(self) -> str:
-        """SHA-256 of shape, pixels and labels; worked out once, since all students of a sweep ask for it."""
+        """SHA-256 of shape, pixels and labels; computed once, as all students of a sweep ask."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
         sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        sha.update(self.images.contiguous().numpy())
-        sha.update(self.labels.contiguous().numpy())
+        sha.update(self.images.contiguous().numpy().data)
+        sha.update(self.labels.contiguous().numpy().data)
         return sha.hexdigest()
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset divided into training part, validation part and test split.
+    """A dataset in three splits.
 
-    `streamed`: whether pixels are to be read ahead of their use from where they lie, instead of being moved to the device.
+    Args:
+        name: as `--dataset` has it.
+        class_names: K names; label k is the class class_names[k].
+        splits: the `Split` of train, validation and test, in this order.
+        streamed: whether pixels are to be read ahead of their use from where they lie, instead of
+            being moved to the device.
     """
 
     name: str
@@ -71,29 +79,37 @@ class ImageData:
     @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return tuple(self.splits["train"].images.shape[2:])
+        height, width = self.splits["train"].images.shape[2:]
+        return height, width
 
-    def with_train(self, rows: np.ndarray) -> "ImageData":
-        """With only these rows of the training part."""
+    def with_train(self, rows: NDArray[np.int64]) -> "ImageData":
+        """With only these rows of the training split."""
         train = self.splits["train"]
         if len(rows) == len(train):
             return self
         return dataclasses.replace(self, splits=self.splits | {"train": train.select(rows)})
 
 
-def validation_rows(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The rows of the validation part, ascending: 20 % of each class, at least one where a class has two."""
+def validation_rows(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Which training images become the validation split: 20 % of each class, drawn at random.
+
+    At least one of each class that has two. Returns their rows, ascending.
+    """
     generator = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
-        count = max(round(len(rows) * _VALIDATION_SHARE), int(len(rows) > 1))
+        count = max(round(len(rows) * _VALIDATION_FRACTION), int(len(rows) > 1))
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, int)
 
 
-def evenly_spread_rows(labels: np.ndarray, limit: int | None) -> np.ndarray:
-    """The first rows of each class in turn until there are `limit`, ascending; all rows without a limit."""
+def evenly_spread_rows(labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """Rows spread evenly over the classes: one of each class in turn until there are `limit`.
+
+    The first ones of each class are taken. Returns them in ascending order; all rows without a
+    limit.
+    """
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
     rank_in_class = np.zeros(len(labels), int)

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.distill.cached_dataset import (
+        CachedViews,
+    )
     from kdcache.distill.losses import (
+        DistillationLoss,
+        distillation_loss,
         label_loss,
         soften,
     )

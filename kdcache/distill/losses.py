@@ -76,6 +76,7 @@ def standardized_kl(
     )
 
 
+@needs_label_classes
 def dkd(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:

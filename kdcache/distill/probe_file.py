@@ -1,4 +1,4 @@
-"""TODO distill.probe_file."""
+"""The probe in a file beside its cache, so that it is fitted once; its name has the cache's fingerprint."""
 
 import contextlib
 from pathlib import Path
@@ -9,22 +9,29 @@ from torch import Tensor
 
 from kdcache.cache import Cache
 from kdcache.distill.probe import FOLDS, QUALITY, Probe, fit_probe
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError
 from kdcache.models import read_state_dict
 from kdcache.runtime import save_tensors
 
+_ARRAYS = ("mean", "scale", "weight", "fold")
+_NUMBERS = ("temperature", "penalty", *QUALITY)
+
 
 def probe_path(cache: Cache) -> Path:
+    """Where the probe of a cache is kept."""
     return cache.path.with_name(f"{cache.path.name}.probe-{cache.fingerprint[:16]}.pt")
 
 
 def load_or_fit_probe(cache: Cache) -> Probe:
-    """The probe that is kept beside the cache; fitted and put there if no valid one is. A read-only folder is no fault."""
+    """The probe that is kept beside the cache; fitted and put there if there is no valid one.
+
+    A folder that cannot be written is no fault: the probe is then fitted each time.
+    """
     path = probe_path(cache)
-    with contextlib.suppress(KdcacheError):  # not there, or damaged
-        kept = _probe_from(read_state_dict(path), cache)
-        if kept is not None:
-            return kept
+    with contextlib.suppress(DataError):  # not there, or damaged
+        tensors = read_state_dict(path)
+        if _is_sound(tensors, cache):
+            return _probe_from(tensors)
     train, validation = cache.splits["train"], cache.splits["validation"]
     probe = fit_probe(
         torch.from_numpy(np.asarray(train.logits)),
@@ -34,7 +41,7 @@ def load_or_fit_probe(cache: Cache) -> Probe:
         len(cache.manifest.dataset.class_names),
         seed=0,
     )
-    with contextlib.suppress(KdcacheError):
+    with contextlib.suppress(DataError):
         save_tensors(path, _tensors_of(probe, cache.fingerprint))
     return probe
 
@@ -42,48 +49,45 @@ def load_or_fit_probe(cache: Cache) -> Probe:
 def _tensors_of(probe: Probe, fingerprint: str) -> dict[str, Tensor]:
     """What is kept of a probe: tensors only, so that it is read back without executing anything."""
     numbers = {"temperature": probe.temperature, "penalty": probe.penalty} | probe.validation
-    return {
-        "fingerprint": torch.tensor(list(bytes.fromhex(fingerprint)), dtype=torch.uint8),
-        "mean": probe.mean,
-        "scale": probe.scale,
-        "weight": probe.weight,
-        "fold": probe.fold,
-        **{name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()},
-    }
+    tensors = {name: getattr(probe, name) for name in _ARRAYS}
+    tensors |= {name: torch.tensor(numbers[name], dtype=torch.float64) for name in _NUMBERS}
+    digest = torch.tensor(list(bytes.fromhex(fingerprint)), dtype=torch.uint8)
+    return {"fingerprint": digest} | tensors
 
 
-def _probe_from(tensors: dict[str, Tensor], cache: Cache) -> Probe | None:
-    """The inverse of `_tensors_of`; None for anything but a sound probe of this cache."""
+def _probe_from(tensors: dict[str, Tensor]) -> Probe:
+    """The inverse of `_tensors_of`."""
+    return Probe(
+        tensors["mean"],
+        tensors["scale"],
+        tensors["weight"],
+        tensors["fold"],
+        temperature=tensors["temperature"].item(),
+        penalty=tensors["penalty"].item(),
+        validation={name: tensors[name].item() for name in QUALITY},
+    )
+
+
+def _is_sound(tensors: dict[str, Tensor], cache: Cache) -> bool:
+    """Whether these are the tensors of a probe of this cache: names, types, shapes, and values that can be."""
     rows, _, columns = cache.splits["train"].logits.shape
+    classes = len(cache.manifest.dataset.class_names)
     expected = {
         "fingerprint": (torch.uint8, (len(cache.fingerprint) // 2,)),
         "mean": (torch.float32, (columns,)),
         "scale": (torch.float32, (columns,)),
-        "weight": (
-            torch.float32,
-            (FOLDS + 1, columns + 1, len(cache.manifest.dataset.class_names)),
-        ),
+        "weight": (torch.float32, (FOLDS + 1, columns + 1, classes)),
         "fold": (torch.uint8, (rows,)),
-        **dict.fromkeys(("temperature", "penalty", *QUALITY), (torch.float64, ())),
+        **dict.fromkeys(_NUMBERS, (torch.float64, ())),
     }
-    dense = all(
-        tensor.layout == torch.strided and tensor.device.type == "cpu"
-        for tensor in tensors.values()
-    )
-    if (
-        not dense
-        or {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-        != expected
-    ):
-        return None
-    if (
-        bytes(tensors["fingerprint"].tolist()).hex() != cache.fingerprint
-        or (tensors["fold"] >= FOLDS).any()
-    ):
-        return None
-    positive = all((tensors[name] > 0).all() for name in ("scale", "temperature", "penalty"))
-    if not positive or not all(tensor.isfinite().all() for tensor in tensors.values()):
-        return None
-    arrays = {name: tensors[name] for name in ("mean", "scale", "weight", "fold")}
-    numbers = {name: tensors[name].item() for name in ("temperature", "penalty")}
-    return Probe(**arrays, **numbers, validation={name: tensors[name].item() for name in QUALITY})
+    for tensor in tensors.values():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            return False
+    if {name: (one.dtype, tuple(one.shape)) for name, one in tensors.items()} != expected:
+        return False
+    if bytes(tensors["fingerprint"].tolist()).hex() != cache.fingerprint:
+        return False
+    if bool((tensors["fold"] >= FOLDS).any()):
+        return False
+    positive = all(bool((tensors[name] > 0).all()) for name in ("scale", "temperature", "penalty"))
+    return positive and all(bool(tensor.isfinite().all()) for tensor in tensors.values())

@@ -45,7 +45,7 @@ def make_targets(
         projection: of `PROJECTIONS`, or package.module:name of a `Projection`.
         class_names: the student's classes; by default the dataset's.
     """
-    kind = PROJECTIONS.load(projection)
+    kind: type[Projection] = PROJECTIONS.load(projection)
     made = kind(cache, class_names or cache.manifest.dataset.class_names)
     logits = {
         split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()

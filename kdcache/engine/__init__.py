@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kdcache.engine.precompute import (
+    from kdcache.engine.precomputation import (
+        PrecomputeReport,
         precompute,
+    )
+    from kdcache.engine.student import (
+        build_student,
     )
     from kdcache.engine.student_run import (
         StudentRun,
-        resumed_options,
+        TrainingCallbacks,
+        train_student,
     )
     from kdcache.engine.teacher import (
         Teacher,
+        load_teacher,
         prepare_teacher,
         teacher_of,
     )
     from kdcache.engine.trainer import (
         Trainer,
-        build_student,
     )
     from kdcache.engine.training_data import (
         TrainingData,

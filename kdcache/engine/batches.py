@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Prefetcher, draw_views
+from kdcache.distill import Head
+from kdcache.engine.resolve import TrainConfig
 from kdcache.runtime import Processes, to_device
 
 
@@ -17,94 +18,88 @@ from kdcache.runtime import Processes, to_device
 class Batch:
     """What one step of one process learns from, on its device.
 
-    `share`: these rows' part of the batch that all processes learn from. `taught`: the teacher's logits `(B, ...)` under the
-    name of whose classes they have; {} where none are read.
+    `fraction`: how much of the batch that all processes learn from these rows are. `teacher_logits`: what each head is
+    taught with, `(B, K)` or `(B, C)`; {} where nothing is read from a cache.
     """
 
-    share: float
+    fraction: float
     rows: Tensor  # int64 (B,)
     view_index: Tensor  # int64 (B,)
     views: Tensor  # int16 (B, 5)
     labels: Tensor  # int64 (B,)
     images: Tensor  # uint8 (B, 3, H, W)
-    taught: dict[str, Tensor]
+    teacher_logits: dict[Head, Tensor]
 
 
 class Batches:
     """The batches of every epoch, each image once an epoch.
 
     Args:
-        options: resolved.
-        images: divided dataset, whose training part is learned from.
-        taught: the teacher's logits `(N, V, ...)` under the name of whose classes they have.
-        view_table: int16 `(N, V, 5)`, the cached views of the training part; None where there is no cache.
-        processes: share each batch.
+        images: whose training split is learned from.
+        teacher_logits: what each head is taught with, `(N, V, K)` or `(N, V, C)`.
+        view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is no cache.
+        processes: divide each batch among them.
     """
 
     def __init__(
         self,
-        options: TrainOptions,
+        config: TrainConfig,
         images: ImageData,
-        taught: dict[str, Tensor],
+        teacher_logits: dict[Head, Tensor],
         view_table: np.ndarray | None,
         device: torch.device,
         processes: Processes,
     ) -> None:
-        self._options, self._device, self._processes = options, device, processes
+        self._config, self._device, self._processes = config, device, processes
         self._train, self._view_table = images.splits["train"], view_table
         self._images = Prefetcher(self._train.images, device, streamed=images.streamed)
-        self._taught = {
-            classes: Prefetcher(logits, device, streamed=images.streamed)
-            for classes, logits in taught.items()
-        }
-        self.steps = math.ceil(len(self._train) / options.batch_size)
+        self._teacher_logits: dict[Head, Prefetcher] = {}
+        for head, logits in teacher_logits.items():
+            self._teacher_logits[head] = Prefetcher(logits, device, streamed=images.streamed)
+        self.steps = math.ceil(len(self._train) / config.batch_size)
 
     def of(self, epoch: int) -> Iterator[Batch]:
-        """One for each step of an epoch (0, 1, ...), in an order drawn for it; sizes differ by at most one, so none is tiny."""
-        generator = torch.Generator().manual_seed((self._options.seed << 16) + epoch)
+        """One for each step of an epoch (0, 1, ...), in an order drawn for it; sizes differ by at most one."""
+        generator = torch.Generator().manual_seed((self._config.seed << 16) + epoch)
         whole = torch.randperm(len(self._train), generator=generator).tensor_split(self.steps)
         own = [self._processes.shard(rows) for rows in whole]
-        shares = [len(part) / len(rows) for part, rows in zip(own, whole, strict=True)]
-        rows, sizes = torch.cat(own), [len(part) for part in own]
+        fractions = [len(some) / len(rows) for some, rows in zip(own, whole, strict=True)]
+        sizes = [len(some) for some in own]
+        rows = torch.cat(own)
         view_index, views = self._views(epoch)
-        small = (
-            rows,
-            view_index[rows],
-            views[rows],
-            self._train.labels[rows],
-        )  # sent to the device at once
+        # an epoch's small columns go to the device at once, its images and logits batch by batch
+        small = (rows, view_index[rows], views[rows], self._train.labels[rows])
         columns = (to_device(column, self._device).split(sizes) for column in small)
-        images, taught = (
-            self._images.batches(sizes, rows),
-            self._logits(sizes, rows, view_index[rows]),
-        )
-        for batch in zip(shares, *columns, images, taught, strict=True):
+        images = self._images.batches(sizes, rows)
+        logits = self._logits(sizes, rows, view_index[rows])
+        for batch in zip(fractions, *columns, images, logits, strict=True):
             yield Batch(*batch)
 
     def _logits(
         self, sizes: list[int], rows: Tensor, view_index: Tensor
-    ) -> Iterator[dict[str, Tensor]]:
-        supplies = {
-            classes: supply.batches(sizes, rows, view_index)
-            for classes, supply in self._taught.items()
-        }
+    ) -> Iterator[dict[Head, Tensor]]:
+        by_head: dict[Head, Iterator[Tensor]] = {}
+        for head, prefetcher in self._teacher_logits.items():
+            by_head[head] = prefetcher.batches(sizes, rows, view_index)
         for _ in sizes:
-            yield {classes: next(logits) for classes, logits in supplies.items()}
+            logits: dict[Head, Tensor] = {}
+            for head, batches in by_head.items():
+                logits[head] = next(batches)
+            yield logits
 
     def _views(self, epoch: int) -> tuple[Tensor, Tensor]:
         """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees; on the CPU."""
-        count, seed = len(self._train), self._options.seed
-        if self._options.augment == "cached":
-            # each image begins somewhere and takes its views in turn: all are seen equally often
+        count, seed = len(self._train), self._config.seed
+        if self._config.augment == "cached" and self._view_table is not None:
+            # each image begins somewhere and goes through its views: all are seen equally often
             generator = torch.Generator().manual_seed(seed)
             views = self._view_table.shape[1]
             index = (torch.randint(views, (count,), generator=generator) + epoch) % views
             return index, torch.from_numpy(self._view_table)[torch.arange(count), index]
-        shape = self._train.images.shape[2:]
         drawn = draw_views(
-            self._options.augment,
+            self._config.augment,
             count,
-            *shape,
+            *self._train.images.shape[2:],
             views=2,
             seed=seed,
             stream=f"student epoch {epoch}",

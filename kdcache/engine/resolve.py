@@ -1,105 +1,265 @@
-"""A run's options with everything filled in that follows from cache, weights and device; and what does not go together."""
+"""Options resolved: every default filled in, once, before anything is built; and what does not go together refused."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from kdcache.cache import Cache
-from kdcache.config import LOSSES, TrainOptions
-from kdcache.distill import default_projection
-from kdcache.errors import KdcacheError
-from kdcache.models import Model
-from kdcache.runtime import Processes, pick_precision
+from kdcache.config import LOSSES, PROJECTIONS, TrainOptions
+from kdcache.data import ImageData
+from kdcache.distill import Head, default_projection
+from kdcache.errors import OptionError
+from kdcache.models import Preprocessing, build_model, default_weights, known_preprocessing
+from kdcache.runs import RunSummary, TeacherScores
+from kdcache.runtime import Processes, forward_flops, pick_precision
 
 _LEARNING_RATES = {
     ("sgd", False): 0.1,
     ("sgd", True): 0.02,
     ("adamw", False): 1e-3,
     ("adamw", True): 1e-4,
-}
-
-
+}  # by optimizer, and whether the student begins with weights
 _REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 
 
-def choose_projection(options: TrainOptions, cache: Cache) -> TrainOptions:
-    """Options with the projection and input size that follow from the cache."""
-    views = cache.splits["train"].views.shape[1]
-    if (options.views or 1) > views:
-        raise KdcacheError(
-            f"--views 1 to {views}, as many as the cache has", f"{options.views}", "use fewer"
-        )
-    if options.labels == "teacher" and options.projection not in (None, "none"):
-        raise KdcacheError(
-            "--projection none for --labels teacher", options.projection, "leave --projection away"
-        )
-    default = "none" if options.labels == "teacher" else default_projection(cache)
-    return options.replace(
-        projection=options.projection or default,
-        image_size=options.image_size or cache.manifest.input.image_size,
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What one student's training depends on, beside the images and the teacher's logits.
+
+    Args:
+        student, student_weights, small_stem: which model, and with which weights it begins.
+        pretrained: whether it begins with weights.
+        preprocessing: what the student expects as input; its class names are the student's.
+        teacher_classes: outputs of the second head, 0 without one.
+        heads: the heads that are taught with soft targets; none for labels only.
+        projection: of `PROJECTIONS`; "none" without a cache.
+        views: how many of the cached views are used, 0 without a cache.
+        augment: the student's views: cached, or of `VIEW_POLICIES`.
+        live_teacher: whether the teacher runs in every step.
+        lr: peak learning rate; `warmup` is the fraction of the steps in which it rises.
+        precision: fp32, bf16 or fp16.
+    """
+
+    student: str
+    student_weights: str
+    small_stem: bool
+    pretrained: bool
+    preprocessing: Preprocessing
+    teacher_classes: int
+    heads: tuple[Head, ...]
+    projection: str
+    views: int
+    augment: str
+    live_teacher: bool
+    mix: str
+    loss: str
+    temperature: float
+    alpha: float
+    label_smoothing: float
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    warmup: float
+    precision: str
+    compile: str
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """The student's classes."""
+        return len(self.preprocessing.class_names)
+
+    @property
+    def matching(self) -> str:
+        """Whose views the student sees: matched (the cached ones), unmatched (its own), or live (the teacher sees them too)."""
+        if self.live_teacher:
+            return "live"
+        return "matched" if self.augment in ("cached", "none") else "unmatched"
+
+
+def resolve_config(
+    options: TrainOptions, images: ImageData, cache: Cache | None, device: torch.device
+) -> TrainConfig:
+    """Fill in what follows from the cache, the images, the student's weights and the device.
+
+    Raises OptionError where options exclude each other, or the cache.
+    """
+    _check_combination(options)
+    weights = options.student_weights or default_weights(options.student)
+    projection, heads, views = _teaching(options, cache)
+    pretrained = weights != "none"
+    preprocessing = _preprocessing(options, weights, images, cache)
+    several_views = views > 1 and options.alpha > 0
+    lr = _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH
+    return TrainConfig(
+        student=options.student,
+        student_weights=weights,
+        small_stem=options.small_stem,
+        pretrained=pretrained,
+        preprocessing=preprocessing,
+        teacher_classes=cache.manifest.teacher.classes if cache and "teacher" in heads else 0,
+        heads=heads,
+        projection=projection,
+        views=views,
+        augment=options.augment or ("cached" if several_views else "crop-flip"),
+        live_teacher=options.live_teacher,
+        mix=options.mix,
+        loss=options.loss,
+        temperature=options.temperature,
+        alpha=options.alpha,
+        label_smoothing=options.label_smoothing,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        optimizer=options.optimizer,
+        lr=options.lr or lr,
+        weight_decay=_or(options.weight_decay, _WEIGHT_DECAYS[options.optimizer]),
+        warmup=options.warmup,
+        precision=_precision(options, preprocessing.image_size, device),
+        compile=options.compile,
+        seed=options.seed,
     )
 
 
-def resolve(
-    options: TrainOptions, views: int, student: Model, device: torch.device
-) -> TrainOptions:
-    """Fill in the recipe's defaults that depend on the cache, the student and the device."""
-    several = views > 1 and options.alpha > 0
-    size = student.preprocessing.image_size
+def recorded_options(options: TrainOptions, config: TrainConfig) -> TrainOptions:
+    """The options with the resolved values in place of the defaults: what config.json holds."""
+    with_cache = options.cache is not None
     return options.replace(
-        lr=options.lr
-        or _LEARNING_RATES[options.optimizer, student.pretrained]
-        * options.batch_size
-        / _REFERENCE_BATCH,
-        weight_decay=_WEIGHT_DECAYS[options.optimizer]
-        if options.weight_decay is None
-        else options.weight_decay,
-        augment=options.augment or ("cached" if several else "crop-flip"),
-        precision=pick_precision(options.precision, device, student.module, size, on_gpu="bf16"),
+        image_size=config.preprocessing.image_size,
+        projection=config.projection if with_cache else options.projection,
+        augment=config.augment,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        precision=config.precision,
     )
 
 
-def check_combination(options: TrainOptions) -> None:
-    """Raise KdcacheError where options exclude each other."""
-    if options.cache is None:
-        needing = {"--augment cached": options.augment == "cached", "--live-teacher": options.live_teacher,
-                   "--labels teacher": options.labels == "teacher", "--views": options.views is not None}  # fmt: skip
-        for flag, given in needing.items():
-            if given:
-                raise KdcacheError(
-                    f"--cache for {flag}", "no cache", f"give --cache, or leave {flag} away"
-                )
-    if getattr(LOSSES.load(options.loss), "needs_label_classes", False) and "head" in (
-        options.projection or ""
-    ):
-        raise KdcacheError(
-            f"--projection probe or none for --loss {options.loss}, which needs the teacher's logits in the labels' classes",
-            f"--projection {options.projection}",
-            "use another --loss or --projection",
-        )
-    if options.teacher_weights is not None and not options.live_teacher:
-        raise KdcacheError(
-            "--live-teacher with --teacher-weights",
-            "it alone",
-            "add --live-teacher or leave it away",
-        )
-
-
-def check_processes(options: TrainOptions, images: int, processes: Processes) -> None:
-    """Raise KdcacheError where several processes cannot share this training."""
+def check_processes(config: TrainConfig, images: int, processes: Processes) -> None:
+    """Raise OptionError where several processes cannot share a training on so many images."""
     if processes.world_size == 1:
         return
-    steps = math.ceil(images / options.batch_size)
+    steps = math.ceil(images / config.batch_size)
     if images // steps < processes.world_size:
-        raise KdcacheError(
-            f"at least an image a step for each of {processes.world_size} processes",
-            f"{images // steps}",
-            "use fewer",
+        expected = f"at least an image a step for each of {processes.world_size} processes"
+        raise OptionError(expected, f"{images // steps}", "use fewer")
+    if config.mix != "none":
+        expected = "--mix none with several processes"
+        raise OptionError(expected, f"--mix {config.mix}", "use one process, or no --mix")
+
+
+def describe_teaching(
+    config: TrainConfig, teacher: TeacherScores, baseline: RunSummary | None
+) -> list[str]:
+    """In words: how good the teacher is, and in which views the student sees its soft targets.
+
+    Args:
+        baseline: the best run beside this one that was trained on labels only, if there is one.
+    """
+    how = "as it is" if config.projection == "none" else "through the probe"
+    reached = teacher.validation_accuracy or 0.0
+    lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
+    if config.alpha == 0:
+        return lines
+    if baseline is not None and baseline.validation_accuracy > reached:
+        lines.append(
+            f"warning: {baseline.name}, trained on labels only, reaches"
+            f" {baseline.validation_accuracy:.1%}, more than this teacher: distilling can hardly help"
         )
-    if options.mix != "none":
-        raise KdcacheError(
-            "--mix none with several processes",
-            f"--mix {options.mix}",
-            "use one process, or no --mix",
+    if config.live_teacher:
+        lines.append(
+            "the teacher runs in every step, on what the student sees; its cached logits are not read"
         )
+    elif config.matching == "unmatched":
+        lines.append(
+            f"augmentation {config.augment} is the student's own: the soft targets are those of the"
+            " whole image (unmatched views)"
+        )
+    elif config.epochs > config.views:
+        shared = f"{config.epochs} epochs share {config.views} cached views"
+        lines.append(f"{shared}: each is shown about {config.epochs / config.views:.1f} times")
+    return lines
+
+
+def _check_combination(options: TrainOptions) -> None:
+    """Raise OptionError where options exclude each other."""
+    if options.cache is None:
+        needing_a_cache = {
+            "--augment cached": options.augment == "cached",
+            "--live-teacher": options.live_teacher,
+            "--labels teacher": options.labels == "teacher",
+            "--views": options.views is not None,
+        }
+        for flag, given in needing_a_cache.items():
+            if given:
+                remedy = f"give --cache, or omit {flag}"
+                raise OptionError(f"--cache for {flag}", "no cache", remedy)
+    if options.labels == "teacher" and options.projection not in (None, "none"):
+        expected = "--projection none for --labels teacher"
+        raise OptionError(expected, options.projection, "omit --projection")
+    if options.teacher_weights is not None and not options.live_teacher:
+        expected = "--live-teacher with --teacher-weights"
+        raise OptionError(expected, "it alone", "add --live-teacher or omit it")
+
+
+def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[Head, ...], int]:
+    """Name of the projection, the heads that it teaches, and the number of views."""
+    if cache is None:
+        return "none", (), 0
+    cached_views = cache.manifest.splits["train"].views
+    if (options.views or 1) > cached_views:
+        expected = f"--views 1 to {cached_views}, as many as the cache has"
+        raise OptionError(expected, f"{options.views}", "use fewer")
+    default = "none" if options.labels == "teacher" else default_projection(cache)
+    name = options.projection or default
+    heads = PROJECTIONS.load(name).heads
+    loss = LOSSES.load(options.loss)
+    if "teacher" in heads and getattr(loss, "needs_label_classes", False):
+        raise OptionError(
+            f"--projection probe or none for --loss {options.loss}, which needs the teacher's"
+            " logits in the labels' classes",
+            f"--projection {name}",
+            "use another --loss or --projection",
+        )
+    return name, heads, options.views or cached_views
+
+
+def _preprocessing(
+    options: TrainOptions, weights: str, images: ImageData, cache: Cache | None
+) -> Preprocessing:
+    """The student's input: as given, else the teacher's size, else what the student's weights say."""
+    known = known_preprocessing(options.student, weights)
+    size = options.image_size
+    if size is None and cache is not None:
+        size = cache.manifest.input.image_size
+    return Preprocessing(
+        size or known.image_size,
+        options.mean or known.mean,
+        options.std or known.std,
+        images.class_names,
+    )
+
+
+def _precision(options: TrainOptions, image_size: int, device: torch.device) -> str:
+    """The arithmetic of the student; where it depends on the student's size, that is counted on a model without data."""
+
+    def operations() -> float:
+        # a callable of the user's own may insist on a real device
+        place = "cpu" if ":" in options.student else "meta"
+        with torch.device(place):
+            student = build_model(
+                options.student,
+                "none",
+                seed=options.seed,
+                small_stem=options.small_stem,
+                image_size=image_size,
+            )
+        return forward_flops(student.module, image_size)
+
+    return pick_precision(options.precision, device, operations, on_gpu="bf16")
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

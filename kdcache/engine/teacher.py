@@ -1,4 +1,4 @@
-"""A frozen teacher, ready to run."""
+"""A frozen teacher: prepared for phase one, found again from a cache, or run in every step of phase two."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.cache import Cache
+from kdcache.config import PrecomputeOptions
 from kdcache.data import Mix, Renderer
 from kdcache.distill import Head, Projection
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError, OptionError
 from kdcache.models import Model, build_model, class_logits, state_digest
 from kdcache.runtime import (
     autocast,
     compiled,
+    forward_flops,
     inference_batch_size,
     pick_precision,
     record_output_sizes,
@@ -41,33 +43,50 @@ class Teacher:
 
     def renderer(self, image_shape: tuple[int, int]) -> Renderer:
         """From images of `image_shape` pixels and views to this teacher's input, on its device."""
-        size, mean, std, _ = vars(self.model.preprocessing).values()
-        return Renderer(size, mean, std, image_shape, self.device)
+        known = self.model.preprocessing
+        return Renderer(known.image_size, known.mean, known.std, image_shape, self.device)
+
+
+def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
+    """The teacher that phase one's options name. Raises OptionError or DataError."""
+    model = build_model(
+        options.teacher,
+        options.teacher_weights,
+        seed=options.seed,
+        image_size=options.image_size,
+        mean=options.mean,
+        std=options.std,
+    )
+    return prepare_teacher(model, device, options.precision, options.compile)
 
 
 def prepare_teacher(
     model: Model, device: torch.device, precision: str, compile: str = "none"
 ) -> Teacher:
-    """Freeze a model, move it to its device, and find out how many classes and how large outputs it has by running it once."""
+    """Freeze a model and move it to its device; run it once to learn its classes and how large its outputs are.
+
+    Raises OptionError where it does not take its inputs, or does not return logits.
+    """
     module = model.module.to(device).eval().requires_grad_(False)
     if not any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules()):
-        module = module.to(memory_format=torch.channels_last)
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = model.preprocessing.image_size
-    teacher = Teacher(
-        model, device, pick_precision(precision, device, module, size, on_gpu="fp16"), module
+    precision = pick_precision(
+        precision, device, lambda: forward_flops(module, size), on_gpu="fp16"
     )
+    teacher = Teacher(model, device, precision, module)
     try:
         with record_output_sizes(module) as sizes:
             output = teacher.logits(torch.zeros(2, 3, size, size, device=device))
     except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise KdcacheError(
+        raise OptionError(
             f"a teacher that takes inputs (2, 3, {size}, {size})",
             f"{model.name}: {reason}",
             "give its --image-size",
         ) from error
     if output.ndim != 2 or len(output) != 2:
-        raise KdcacheError(
+        raise OptionError(
             "a teacher that returns logits (2, classes) for two images",
             f"{tuple(output.shape)}",
             "correct the teacher",
@@ -86,7 +105,7 @@ def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teach
     Args:
         weights: where they are, if they came from a file.
 
-    Raises KdcacheError where the weights are others.
+    Raises DataError where the weights are others.
     """
     recorded, entry = cache.manifest.teacher, cache.manifest.input
     model = build_model(
@@ -99,7 +118,7 @@ def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teach
     )
     digest = state_digest(model.module)
     if digest != recorded.digest:
-        raise KdcacheError(
+        raise DataError(
             f"the teacher's weights (state dict {recorded.digest[:16]})",
             f"{weights or recorded.weights} ({digest[:16]})",
             "give the file that phase one used as --teacher-weights",

@@ -1,7 +1,6 @@
 """What students are trained from: the images, a cache that belongs to them, and what its teacher says of them."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,72 +10,80 @@ from torch import Tensor
 from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Mix, Split, load_selected_images
-from kdcache.distill import TeacherTargets, load_images_of, make_targets
+from kdcache.distill import Head, TeacherTargets, load_images_of, make_targets
 from kdcache.engine.teacher import OnlineTeacher
-from kdcache.errors import KdcacheError
+from kdcache.engine.trainer import OnlineLogits
+from kdcache.errors import OptionError
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What all students of one cache share: read, projected and loaded once."""
+    """What all students of one cache share: read, projected and loaded once.
+
+    `images` are split, and labelled as `--labels` says; `cache` is None for students of labels only.
+    """
 
     images: ImageData
     cache: Cache | None
     _targets: dict[str, TeacherTargets] = field(default_factory=dict)
-    _live: dict[tuple, OnlineTeacher] = field(default_factory=dict)
+    _online: dict[tuple[str, str | None, torch.device], OnlineTeacher] = field(default_factory=dict)
 
     def targets(self, projection: str) -> TeacherTargets:
-        """The cache's soft targets in the student's classes, for all views."""
+        """What the cached teacher says, through a projection of `PROJECTIONS`; needs a cache."""
         if projection not in self._targets:
-            self._targets[projection] = make_targets(
-                self.cache, projection, self.images.class_names
-            )
+            names = self.images.class_names
+            self._targets[projection] = make_targets(self._the_cache(), projection, names)
         return self._targets[projection]
 
     def online_teacher(
         self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
-    ) -> Callable[[Tensor, Tensor, Tensor, Mix | None], dict[str, Tensor]]:
-        """The cache's teacher in the loop, for a trainer whose images are these rows of the training part."""
+    ) -> OnlineLogits:
+        """The cache's teacher in the loop, for a trainer whose images are these rows of the training split."""
         key = (projection, weights, device)
-        if key not in self._live:
-            made = self.targets(projection).projection
-            self._live[key] = OnlineTeacher(
-                self.cache, self.images.image_shape, made, weights, device
-            )
-        live, chosen = self._live[key], torch.from_numpy(rows).to(device)
-        return lambda images, rows, views, mix: live(images, chosen[rows], views, mix)
+        if key not in self._online:
+            fitted = self.targets(projection).projection
+            shape = self.images.image_shape
+            self._online[key] = OnlineTeacher(self._the_cache(), shape, fitted, weights, device)
+        teacher, chosen = self._online[key], torch.from_numpy(rows).to(device)
+
+        def logits(
+            images: Tensor, rows: Tensor, views: Tensor, mix: Mix | None
+        ) -> dict[Head, Tensor]:
+            return teacher(images, chosen[rows], views, mix)
+
+        return logits
+
+    def _the_cache(self) -> Cache:
+        if self.cache is None:
+            raise OptionError("--cache for a teacher", "none", "give --cache, or --alpha 0")
+        return self.cache
 
 
 def load_training_data(options: TrainOptions) -> TrainingData:
-    """Open the cache and read the images that it was made from; or, for labels only, just the images."""
+    """Open the cache and read the images that it was made from; or, for labels only, just the images.
+
+    Raises OptionError, DataError or CacheDamagedError.
+    """
     if options.cache is None:
         if options.alpha > 0:
-            raise KdcacheError(
-                "--cache FILE.h5, or --alpha 0 to train on labels only",
-                "neither",
-                "add one of them",
-            )
+            expected = "--cache FILE.h5, or --alpha 0 to train on labels only"
+            raise OptionError(expected, "neither", "add one of them")
         return TrainingData(load_selected_images(options), None)
     cache = open_cache(options.cache, check_logits=not options.skip_checksums)
-    recorded = cache.manifest.dataset.name
-    if options.dataset not in (None, recorded):
-        raise KdcacheError(
-            f"--dataset {recorded}, as in {options.cache}", options.dataset, "leave --dataset away"
-        )
-    images = load_images_of(cache, options.data, options.stream or None)
-    return TrainingData(
-        _labelled_by_teacher(images, cache) if options.labels == "teacher" else images, cache
+    images = load_images_of(
+        cache, options.data, dataset=options.dataset, stream=options.stream or None
     )
+    if options.labels == "teacher":
+        images = _labelled_by_teacher(images, cache)
+    return TrainingData(images, cache)
 
 
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:
-    """The same images with the teacher's classes, and its top answer for the whole image as their label."""
+    """The same images with the teacher's classes, and its top prediction for the whole image as their label."""
     teacher = cache.manifest.teacher
-    splits = {
-        split: Split(
-            part.images, torch.from_numpy(np.asarray(cache.splits[split].logits[:, 0])).argmax(1)
-        )
-        for split, part in images.splits.items()
-    }
-    names = teacher.class_names or [f"class {number}" for number in range(teacher.classes)]
-    return dataclasses.replace(images, splits=splits, class_names=tuple(names))
+    splits = {}
+    for split, part in images.splits.items():
+        logits = torch.from_numpy(np.asarray(cache.splits[split].logits[:, 0]))
+        splits[split] = Split(part.images, logits.argmax(1))
+    names = teacher.class_names or tuple(f"class {number}" for number in range(teacher.classes))
+    return dataclasses.replace(images, splits=splits, class_names=names)

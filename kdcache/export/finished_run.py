@@ -1,17 +1,14 @@
 """A finished run, opened: its student, what goes in, and images to try it on."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from kdcache.config import DATASETS
 from kdcache.data import Renderer, load_images, whole_image_views
-from kdcache.errors import DataError, OptionError
+from kdcache.errors import DataError
 from kdcache.models import (
     CARD_FILE,
     StudentCard,
@@ -20,10 +17,15 @@ from kdcache.models import (
     read_student_card,
     replace_head,
 )
-from kdcache.runs import RunConfig, RunSummary
-
-_NEEDED = ("config.json", "student.pt", CARD_FILE, "summary.json")
-Record = TypeVar("Record")
+from kdcache.runs import (
+    CONFIG_FILE,
+    STUDENT_FILE,
+    SUMMARY_FILE,
+    RunConfig,
+    RunSummary,
+    read_config,
+    read_summary,
+)
 
 
 @dataclass(frozen=True)
@@ -61,28 +63,25 @@ def open_run(folder: Path) -> FinishedRun:
     Raises DataError where the folder holds no finished run, or a damaged one, and OptionError where
     the student's own code cannot be imported.
     """
-    for name in _NEEDED:
+    config, summary = read_config(folder), read_summary(folder)
+    if config is None:
+        raise _unfinished(folder, CONFIG_FILE)
+    if summary is None:
+        raise _unfinished(folder, SUMMARY_FILE)
+    for name in (CARD_FILE, STUDENT_FILE):
         if not (folder / name).is_file():
-            raise DataError(
-                "the folder of a finished run",
-                f"{folder} without {name}",
-                "give the --out of a run that went to its end",
-            )
-    config = _read(folder / "config.json", RunConfig.from_json)
-    summary = _read(folder / "summary.json", RunSummary.from_json)
+            raise _unfinished(folder, name)
     card = read_student_card(folder / CARD_FILE)
-    module = _build_student(card, folder / "student.pt")
+    module = _build_student(card, folder / STUDENT_FILE)
     return FinishedRun(folder, module, config, card, summary)
 
 
-def _read(path: Path, parse: Callable[[Any], Record]) -> Record:
-    """A record from its JSON file."""
-    try:
-        return parse(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError, OptionError) as error:
-        raise DataError(
-            f"{path} as train_student.py writes it", f"{error}", "repair it or train anew"
-        ) from error
+def _unfinished(folder: Path, missing: str) -> DataError:
+    return DataError(
+        "the folder of a finished run",
+        f"{folder} without {missing}",
+        "give the --out of a run that went to its end",
+    )
 
 
 def _build_student(card: StudentCard, weights: Path) -> nn.Module:

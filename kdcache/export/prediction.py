@@ -11,7 +11,7 @@ from kdcache.data import read_image
 from kdcache.errors import KdcacheError, OptionError
 from kdcache.export.finished_run import FinishedRun
 from kdcache.models import class_logits
-from kdcache.runtime import autocast, pick_precision
+from kdcache.runtime import autocast, forward_flops, pick_precision
 
 _BATCH = 64
 
@@ -78,13 +78,12 @@ def predict_logits(run: FinishedRun, images: Tensor) -> Tensor:
     """
     device = images.device
     same_kind = run.config.device_type == device.type
-    precision = pick_precision(
-        run.config.options.precision if same_kind else "auto",
-        device,
-        run.module,
-        run.card.preprocessing.image_size,
-        on_gpu="bf16",
-    )
+    wanted = run.config.options.precision if same_kind else "auto"
+
+    def operations() -> float:
+        return forward_flops(run.module, run.card.preprocessing.image_size)
+
+    precision = pick_precision(wanted, device, operations, on_gpu="bf16")
     with autocast(precision, device):
         return class_logits(run.module(run.render(images))).float().cpu()
 

@@ -1,4 +1,4 @@
-"""Teachers and students: built by name, with their weights, their heads, and what they expect as input.
+"""Teachers and students: built by name, with their weights, heads, and what they expect as input.
 
 A model of the user's own is named `package.module:callable`.
 """
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         read_student_card,
     )
     from kdcache.models.weights import (
+        default_weights,
+        known_preprocessing,
         read_state_dict,
         state_digest,
     )

@@ -1,28 +1,45 @@
-"""TODO models.build."""
+"""Builds a model by name, torchvision's or a callable of the user's own, and loads its weights."""
 
 import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from kdcache.config import import_object
-from kdcache.errors import KdcacheError, OptionError
-from kdcache.models.heads import has_small_stem, head_of, make_small_stem, outputs_of, replace_head
+from kdcache.errors import OptionError
+from kdcache.models.heads import (
+    count_classes,
+    find_head,
+    has_small_stem,
+    make_small_stem,
+    replace_head,
+)
 from kdcache.models.preprocessing import Preprocessing
-from kdcache.models.weights import DEFAULT_WEIGHTS, load_state, load_weights
+from kdcache.models.weights import default_weights, known_preprocessing, load_state, load_weights
 
-_MOVED = {
-    "kdcache.small_resnets": "kdcache.models.small_resnets"
-}  # files of 0.1.0 name the old place
+# files that version 0.1.0 wrote name the old place
+_MOVED = {"kdcache.small_resnets": "kdcache.models.small_resnets"}
+_POSITIONS = "encoder.pos_embedding"  # of torchvision's transformers
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model with what its weights say about themselves."""
+    """A model with what its weights say of themselves.
+
+    Args:
+        name: as `build_model` takes it.
+        weights: a torchvision weights name, 'none', or the path of a file.
+        preprocessing: what the model expects as input.
+        pretrained: whether it has weights of a file or of torchvision's; a callable's own do not
+            count.
+    """
 
     module: nn.Module
     name: str
@@ -42,78 +59,60 @@ def build_model(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Model:
-    """Build a model and load its weights.
+    """Build a model and load its weights. The global random generators are left as they were.
 
     Args:
-        name: a torchvision classification model, or 'package.module:callable', which returns an nn.Module.
-        weights: a torchvision weights name, 'none' (random from `seed`), or a file with a state dict; None
-            means IMAGENET1K_V1 for torchvision's models and 'none' for a callable.
+        name: a torchvision classification model, or 'package.module:callable', which returns an
+            nn.Module.
+        weights: a torchvision weights name, 'none' (random from `seed`), or a file with a state
+            dict; None means IMAGENET1K_V1 for torchvision's models and 'none' for a callable.
         classes: outputs of a new head, which replaces the weights' own if they have another number;
             None keeps the weights' own.
         small_stem: replace the stem by a 3 x 3 stride-1 convolution without max-pool (ResNets).
         image_size, mean, std: given by the user; None takes the weights' own.
 
-    Raises KdcacheError where the name is unknown or the weights cannot be had or do not fit.
+    Raises OptionError where the name is unknown or an option does not suit the model, DataError
+    where the weights cannot be had or do not fit.
     """
-    weights = weights or ("none" if ":" in name else DEFAULT_WEIGHTS)
-    state, known = load_weights(name, weights)
+    weights = weights or default_weights(name)
+    known = known_preprocessing(name, weights)
+    state = load_weights(name, weights)
     overrides = {"image_size": image_size, "mean": mean, "std": std}
-    preprocessing = dataclasses.replace(
-        known, **{key: value for key, value in overrides.items() if value is not None}
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = _construct(name, state, classes, small_stem, preprocessing.image_size)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    preprocessing = dataclasses.replace(known, **given)
+    with _seeded(seed):
+        if ":" in name:
+            module = _build_own(name, small_stem)
+            if state is None:
+                _fit_head(module, classes)
+        else:
+            module = _build_torchvision(name, state, classes, preprocessing.image_size)
+            if small_stem or (state is not None and has_small_stem(module, state)):
+                make_small_stem(module, name)
     if state is not None:
+        if ":" not in name:
+            state = _fit_positions(module, state, preprocessing.image_size)
         load_state(module, state, f"{name} from {weights}")
-        if classes is not None and outputs_of(module) not in (None, classes):
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                replace_head(module, classes)
+        with _seeded(seed):
+            _fit_head(module, classes)
     return Model(module, name, weights, preprocessing, pretrained=state is not None)
 
 
-def _construct(
-    name: str,
-    state: dict[str, Tensor] | None,
-    classes: int | None,
-    small_stem: bool,
-    image_size: int,
-) -> nn.Module:
-    """An uninitialised-by-weights model whose head and stem fit `state`, or the wishes where there is none."""
-    if ":" in name:
-        module = _call(name)
-        if small_stem:
-            make_small_stem(module, name)
-        if state is None and classes is not None and outputs_of(module) not in (None, classes):
-            replace_head(module, classes)
-        return module
-    arguments: dict[str, Any] = {"image_size": image_size} if name.startswith("vit_") else {}
-    if name in ("inception_v3", "googlenet"):
-        arguments["transform_input"] = (
-            True  # as torchvision does for its weights: they want another normalisation
-        )
-    if state is not None:
-        with torch.device("meta"):
-            blank = torchvision.models.get_model(name)
-        head_name = head_of(blank)[0] + ".weight"
-        classes = state[head_name].shape[0] if head_name in state else None
-    try:
-        module = torchvision.models.get_model(
-            name, **arguments, **({"num_classes": classes} if classes else {})
-        )
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise KdcacheError(
-            f"an --image-size that {name} takes", f"{image_size} ({error})", "give another one"
-        ) from error
-    if small_stem or (state is not None and has_small_stem(module, state)):
-        make_small_stem(module, name)
-    if state is not None and "image_size" in arguments and "encoder.pos_embedding" in state:
-        state |= interpolate_embeddings(image_size, module.patch_size, dict(state))
-    return module
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from `seed` within the block; the generators go on as before behind it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
-def _call(name: str) -> nn.Module:
+def _fit_head(module: nn.Module, classes: int | None) -> None:
+    """A new head where the model has one, of another number of classes than is wanted."""
+    if classes is not None and count_classes(module) not in (None, classes):
+        replace_head(module, classes)
+
+
+def _build_own(name: str, small_stem: bool) -> nn.Module:
     """What 'package.module:callable' returns."""
     package, _, attribute = name.partition(":")
     make = import_object(f"{_MOVED.get(package, package)}:{attribute}")
@@ -125,7 +124,51 @@ def _call(name: str) -> nn.Module:
         expected = f"{name} to return a model when it is called without arguments"
         raise OptionError(expected, f"{error}", "correct the callable") from error
     if not isinstance(module, nn.Module):
-        raise OptionError(
-            f"{name}() to return an nn.Module", type(module).__name__, "correct the callable"
-        )
+        found = type(module).__name__
+        raise OptionError(f"{name}() to return an nn.Module", found, "correct the callable")
+    if small_stem:
+        make_small_stem(module, name)
     return module
+
+
+def _build_torchvision(
+    name: str, state: dict[str, Tensor] | None, classes: int | None, image_size: int
+) -> nn.Module:
+    """torchvision's model with as many classes as `state` has, or `classes` where there is none."""
+    if state is not None:
+        classes = _classes_of(state, name)
+    arguments: dict[str, Any] = {}
+    if classes:
+        arguments["num_classes"] = classes
+    if name.startswith("vit_"):
+        arguments["image_size"] = image_size
+    if name in ("inception_v3", "googlenet"):
+        # as torchvision does for its weights: they want another normalisation
+        arguments["transform_input"] = True
+    try:
+        return torchvision.models.get_model(name, **arguments)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise OptionError(
+            f"an --image-size that {name} takes", f"{image_size} ({error})", "give another one"
+        ) from error
+
+
+def _classes_of(state: dict[str, Tensor], name: str) -> int | None:
+    """How many classes the head in a torchvision model's state dict has; None where it has none."""
+    with torch.device("meta"):
+        blank = torchvision.models.get_model(name)
+    head_name, _ = find_head(blank)
+    weight = state.get(f"{head_name}.weight")
+    return weight.shape[0] if weight is not None and weight.ndim else None
+
+
+def _fit_positions(
+    module: nn.Module, state: dict[str, Tensor], image_size: int
+) -> dict[str, Tensor]:
+    """`state` with a transformer's position embeddings stretched to another image size."""
+    if not isinstance(module, VisionTransformer) or _POSITIONS not in state:
+        return state
+    try:
+        return interpolate_embeddings(image_size, module.patch_size, OrderedDict(state))
+    except (RuntimeError, ValueError):
+        return state  # it does not fit, which `load_state` will say

@@ -1,81 +1,94 @@
-"""TODO models.heads."""
+"""The two ends of a model: the head, which gives a logit a class, and the stem, at the pixels."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import OptionError
+
+Head = nn.Linear | nn.Conv2d
 
 
-def head_of(module: nn.Module) -> tuple[str, nn.Module]:
-    """Name and module of the last classifier layer: the last Linear, or where there is none the last Conv2d."""
+def find_head(module: nn.Module) -> tuple[str, Head]:
+    """Name and layer of the head: the last Linear, or where there is none the last Conv2d.
+
+    Raises OptionError where the model has neither.
+    """
     for kind in (nn.Linear, nn.Conv2d):
+        # not isinstance: attention has a subclass of Linear inside that is no head
         layers = [(name, layer) for name, layer in module.named_modules() if type(layer) is kind]
         if layers:
             return layers[-1]
-    raise KdcacheError(
+    raise OptionError(
         "a model that ends in a Linear or Conv2d layer", type(module).__name__, "give another model"
     )
 
 
-def outputs_of(module: nn.Module) -> int | None:
-    """Classes of the head; None where the model has no layer that could be one."""
+def count_classes(module: nn.Module) -> int | None:
+    """How many classes the head has; None where the model has no layer that could be one."""
     try:
-        head = head_of(module)[1]
-    except KdcacheError:
+        _, head = find_head(module)
+    except OptionError:
         return None
     return head.out_features if isinstance(head, nn.Linear) else head.out_channels
 
 
 def head_parameters(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight `(classes, ...)` and bias `(classes,)` of the head."""
-    head = head_of(module)[1]
+    _, head = find_head(module)
     return head.weight, head.bias
 
 
 def replace_head(module: nn.Module, classes: int) -> None:
     """Give the model a new, randomly initialised head of `classes` outputs."""
-    name, head = head_of(module)
+    name, head = find_head(module)
+    has_bias = head.bias is not None
     if isinstance(head, nn.Linear):
-        new = nn.Linear(head.in_features, classes, bias=head.bias is not None)
+        new: Head = nn.Linear(head.in_features, classes, bias=has_bias)
     else:
-        new = nn.Conv2d(head.in_channels, classes, head.kernel_size, bias=head.bias is not None)
+        kernel_size = (head.kernel_size[0], head.kernel_size[1])
+        new = nn.Conv2d(head.in_channels, classes, kernel_size, bias=has_bias)
     parent, _, attribute = name.rpartition(".")
     setattr(module.get_submodule(parent), attribute, new)
 
 
 def make_small_stem(module: nn.Module, name: str) -> None:
-    """A 3 x 3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images."""
+    """Give a ResNet a 3 x 3 stride-1 first convolution and no max-pool, as for 32-pixel images.
+
+    Raises OptionError where the model, called `name`, is not such a ResNet.
+    """
     conv = getattr(module, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (7, 7):
-        raise KdcacheError("a ResNet for --small-stem", name, "leave --small-stem away")
-    module.conv1 = nn.Conv2d(
-        conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None
-    )
+        raise OptionError("a ResNet for --small-stem", name, "omit --small-stem")
+    has_bias = conv.bias is not None
+    module.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=has_bias)
     module.maxpool = nn.Identity()
 
 
 def has_small_stem(module: nn.Module, state: dict[str, Tensor]) -> bool:
-    """Whether a state dict comes from a ResNet with the small stem: its first kernels are 3 x 3, not 7 x 7."""
-    own, given = module.state_dict().get("conv1.weight"), state.get("conv1.weight")
-    return (
-        own is not None
-        and given is not None
-        and own.shape[2:] == (7, 7)
-        and given.shape[2:] == (3, 3)
-    )
+    """Whether `state` is of `module` with the small stem: kernels of 3 x 3, where it has 7 x 7."""
+    own = module.state_dict().get("conv1.weight")
+    given = state.get("conv1.weight")
+    if own is None or given is None:
+        return False
+    return own.shape[2:] == (7, 7) and given.shape[2:] == (3, 3)
 
 
 def class_logits(output: Any) -> Tensor:
-    """The logits `(B, C)` in what a model returns (GoogLeNet and Inception wrap them while training)."""
+    """The logits `(B, C)` in a model's output (GoogLeNet and Inception wrap them in training)."""
     return output if isinstance(output, Tensor) else output.logits
 
 
 def student_state_dict(module: nn.Module, classes: int) -> dict[str, Tensor]:
-    """The plain state dict of the student alone: the head's first `classes` outputs, on the CPU."""
-    weight, bias = head_parameters(module)
-    return {
-        key: (value[:classes] if value is not None and any(value is own for own in (weight, bias)) else value)
-        .detach().cpu().clone()
-        for key, value in module.state_dict(keep_vars=True).items()
-    }  # fmt: skip
+    """The state dict of the student alone, on the CPU.
+
+    In training the head may have the teacher's classes behind the student's; here it has only its
+    first `classes` outputs.
+    """
+    head = [parameter for parameter in head_parameters(module) if parameter is not None]
+    state = {}
+    for key, value in module.state_dict(keep_vars=True).items():
+        if any(value is parameter for parameter in head):
+            value = value[:classes]
+        state[key] = value.detach().cpu().clone()
+    return state

@@ -1,8 +1,11 @@
-"""The ResNets for 32-pixel images, which torchvision lacks: `--student kdcache.small_resnets:resnet20`.
+"""ResNets for 32-pixel images, which torchvision lacks.
 
-He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", 2015, section 4.2: a 3 x 3 convolution, three
-stages of n basic blocks with 16, 32 and 64 channels, and a linear head; 6n + 2 layers. Shortcuts between stages are
-1 x 1 convolutions here, the paper's option B, since torchvision's BasicBlock has them.
+One is named `--student kdcache.models.small_resnets:resnet20`.
+
+He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", 2015, section 4.2: a 3 x 3
+convolution, three stages of n basic blocks with 16, 32 and 64 channels, and a linear head; 6n + 2
+layers. Shortcuts between stages are 1 x 1 convolutions here, the paper's option B, since
+torchvision's BasicBlock has them.
 """
 
 from functools import partial
@@ -12,7 +15,14 @@ from torchvision.models.resnet import BasicBlock
 
 
 class SmallResNet(nn.Sequential):
-    """Input float `(B, 3, H, W)`, output logits `(B, classes)`; phase two replaces the head for other classes."""
+    """Input float `(B, 3, H, W)`, output logits `(B, classes)`.
+
+    Args:
+        blocks: basic blocks in each of the three stages.
+        width: channels of the stem and the first stage; each later stage has twice as many.
+        stem_stride: of the first convolution.
+        classes: outputs of the head, which phase two replaces for other classes.
+    """
 
     def __init__(
         self, blocks: int, width: int = 16, stem_stride: int = 1, classes: int = 10
@@ -20,16 +30,16 @@ class SmallResNet(nn.Sequential):
         stages = []
         inputs = width
         for stage in range(3):
-            outputs, stride = width << stage, 1 if stage == 0 else 2
+            outputs = width << stage
+            stride = 1 if stage == 0 else 2
             shortcut = None
             if stride > 1:
                 shortcut = nn.Sequential(
                     nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
                 )
-            first = BasicBlock(inputs, outputs, stride, shortcut)
-            stages.append(
-                nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
-            )
+            layers = [BasicBlock(inputs, outputs, stride, shortcut)]
+            layers += [BasicBlock(outputs, outputs) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(*layers))
             inputs = outputs
         stem = nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False)
         super().__init__(
@@ -44,10 +54,11 @@ class SmallResNet(nn.Sequential):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-# a stem of stride 2 costs a quarter: for experiments on a CPU
+resnet8 = partial(SmallResNet, 1)
+resnet14 = partial(SmallResNet, 2)
+resnet20 = partial(SmallResNet, 3)
+resnet32 = partial(SmallResNet, 5)
+resnet56 = partial(SmallResNet, 9)
+
+# a stem of stride 2 makes every layer behind it four times as cheap: for experiments on a CPU
 half_resnet8 = partial(SmallResNet, 1, stem_stride=2)
-
-
-resnet8, resnet14, resnet20, resnet32, resnet56 = (
-    partial(SmallResNet, blocks) for blocks in (1, 2, 3, 5, 9)
-)

@@ -16,8 +16,12 @@ CARD_FILE = "student.json"
 class StudentCard:
     """What a student is, and what it expects as input.
 
-    `image_shape` is the (height, width) in pixels of the dataset's images before they become the student's square input,
-    None where an older version did not record it; `fingerprint` that of its cache, None for labels only.
+    Args:
+        model: its name, as `build_model` takes it.
+        small_stem: whether the model was built with the small stem.
+        image_shape: (height, width) in pixels of the dataset's images, before they become the
+            student's square input; None where an older version did not record it.
+        fingerprint: of the cache that it was trained from; None for labels only.
     """
 
     preprocessing: Preprocessing
@@ -27,6 +31,7 @@ class StudentCard:
     fingerprint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`."""
         known = self.preprocessing
         return {
             "image_size": known.image_size,
@@ -62,7 +67,7 @@ class StudentCard:
 
 
 def read_student_card(path: Path) -> StudentCard:
-    """Raises DataError where the file cannot be read, or is not one."""
+    """Read a student's card. Raises DataError, naming the field, where it is missing or damaged."""
     try:
         return StudentCard.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError) as error:

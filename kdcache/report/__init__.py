@@ -9,17 +9,12 @@ if TYPE_CHECKING:
         summarize_cache,
     )
     from kdcache.report.comparison import (
-        comparison,
-        grouped_words,
-        shown_rows,
+        Comparison,
+        compare_runs,
     )
-    from kdcache.report.groups import (
-        check_comparable,
-        group_runs,
-        rows_of,
-    )
-    from kdcache.report.page.page import (
-        page,
+    from kdcache.report.page import (
+        load_test_images,
+        render_page,
     )
     from kdcache.report.plot_style import (
         BLUE,

@@ -11,7 +11,6 @@ from kdcache.cache import Cache
 from kdcache.data import ImageData, Renderer, Split, whole_image_views
 from kdcache.distill import Head, TeacherTargets, confusion, soften
 from kdcache.report import image_sheets, plots
-from kdcache.runs import EpochRecord
 
 if TYPE_CHECKING:  # pictures of a cache need no training code
     from kdcache.engine import StudentRun
@@ -29,8 +28,7 @@ def draw_pictures(run: "StudentRun") -> None:
     """
     assert run.test is not None, "the run is not finished"
     out = run.options.out
-    history = [EpochRecord.from_json(record) for record in run.history]
-    plots.learning_curves(history, out / "curves.png")
+    plots.learning_curves(run.history, out / "curves.png")
     counts = confusion(run.images.splits["test"].labels, run.test.logits)
     plots.confusion_matrix(counts.numpy(), run.images.class_names, out / "confusion.png")
     several = run.view_table is not None and run.view_table.shape[1] > 1
@@ -51,7 +49,7 @@ def show_batch(
         image_index, view_index: int64 `(B,)`.
         inputs: float32 `(B, 3, S, S)`, normalised, as the student is about to see them.
     """
-    known = run.student.preprocessing
+    known = run.config.preprocessing
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (known.mean, known.std))
     image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
     row, view = int(image_index[0]), int(view_index[0])
@@ -143,7 +141,7 @@ def _draw_views(
 ) -> None:
     """A sheet of some rows of a split, each in its view int16 `(n, 5)`, and what is predicted."""
     images = split.images[rows]
-    student_predictions = run.trainer.predict(images, views).argmax(1).tolist()
+    student_predictions = run.trainer.student.predict(images, views).argmax(1).tolist()
     image_sheets.view_sheet(
         _render_tiles(images, views),
         split.labels[rows].tolist(),

@@ -1,4 +1,4 @@
-"""TODO report.tables."""
+"""Tables as plain text and as CSV; how accuracies, their differences and p values are written."""
 
 import csv
 import io
@@ -11,8 +11,8 @@ def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | 
 
     Args:
         rows: text is kept as it is, also where it is a number; None and what is missing become "-".
-        columns: keys to show, in order; by default all, in the order of their first appearance. A column is aligned
-            to the right if all it holds are numbers.
+        columns: keys to show, in order; by default all, in the order of their first appearance. A
+            column is aligned to the right if all it holds are numbers.
     """
     if columns is None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -34,24 +34,48 @@ def _cell(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
     try:
-        float(value.replace(",", "").rstrip(" %") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
+        float(value.replace(",", "").rstrip(" %"))
+    except ValueError:
         return False
-    return not isinstance(value, bool)
+    return True
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows with full precision; lists are joined by '; ', what is missing is empty."""
+    # the last row has the most columns: the teachers come first, of whom less is known
     columns = list(dict.fromkeys(key for row in reversed(rows) for key in row))
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {
-                key: "; ".join(map(str, value)) if isinstance(value, list) else value
-                for key, value in row.items()
-            }
-        )
+        cells = {}
+        for key, value in row.items():
+            cells[key] = "; ".join(map(str, value)) if isinstance(value, list) else value
+        writer.writerow(cells)
     return file.getvalue().rstrip("\n")
+
+
+def percent(accuracy: float | None, deviation: float | None = None) -> str | None:
+    """'80.43 ± 0.93', in percent; without the second part where there is no deviation."""
+    if accuracy is None:
+        return None
+    spread = f" ± {100 * deviation:.2f}" if deviation is not None else ""
+    return f"{100 * accuracy:.2f}{spread}"
+
+
+def points(difference: float | None) -> str | None:
+    """'+5.25' percentage points."""
+    return None if difference is None else f"{100 * difference:+.2f}"
+
+
+def p_text(p: float | None) -> str | None:
+    """With two to four decimals, the more the smaller it is."""
+    if p is None:
+        return None
+    if p < 0.0001:
+        return "< 0.0001"
+    decimals = 4 if p < 0.001 else 3 if p < 0.1 else 2
+    return f"{p:.{decimals}f}"

@@ -1,4 +1,4 @@
-"""What a run of phase two leaves in its folder: typed records, predictions, and finding and reading them.
+"""What a run of phase two leaves in its folder: typed records, predictions, and their reader.
 
 Everything that looks at runs, looks at them through this folder.
 """
@@ -9,17 +9,30 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.runs.folder import (
+        BEST_CHECKPOINT,
+        CONFIG_FILE,
+        HISTORY_FILE,
+        LAST_CHECKPOINT,
+        PREDICTIONS_FILE,
         RUN_FILES,
+        STUDENT_FILE,
+        SUMMARY_FILE,
+        read_config,
+        read_history,
         read_summary,
-        start_run,
     )
     from kdcache.runs.predictions import (
-        save_predictions,
+        Predictions,
     )
     from kdcache.runs.reader import (
         Run,
+        best_labels_only,
         find_runs,
-        load_test_images,
+        read_run,
+        resumed_options,
+    )
+    from kdcache.runs.recorder import (
+        RunRecorder,
     )
     from kdcache.runs.records import (
         EpochRecord,

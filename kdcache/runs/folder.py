@@ -1,32 +1,54 @@
-"""TODO runs.folder."""
+"""A run's folder: the names of its files, making a new one, and reading each file as its record.
+
+Nothing here imports torch.
+"""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError, OptionError
+from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
+
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+LAST_CHECKPOINT = "last.pt"
+BEST_CHECKPOINT = "best.pt"
+STUDENT_FILE = "student.pt"
+PREDICTIONS_FILE = "predictions.pt"
+OLD_PREDICTIONS_FILE = "answers.pt"
+"""What 0.1.0 called it."""
+PICTURES_FOLDER = "vis"
+"""Where --vis leaves its pictures."""
 
 RUN_FILES = (
-    "config.json",
-    "summary.json",
-    "metrics.jsonl",
-    "last.pt",
-    "best.pt",
-    "student.pt",
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    HISTORY_FILE,
+    LAST_CHECKPOINT,
+    BEST_CHECKPOINT,
+    STUDENT_FILE,
     "student.json",
-    "predictions.pt",
+    PREDICTIONS_FILE,
+    OLD_PREDICTIONS_FILE,
 )
+"""What a new run in the same folder replaces."""
+
+Record = TypeVar("Record")
 
 
 def start_run(folder: Path, overwrite: bool) -> None:
     """Make the folder of a new run.
 
-    Raises KdcacheError where it already holds a run and `overwrite` is not given, or cannot be written.
+    Raises OptionError where it holds a run already and `overwrite` is not given, DataError where it
+    cannot be written.
     """
     held = [name for name in RUN_FILES if (folder / name).exists()]
     if held and not overwrite:
-        raise KdcacheError(
+        raise OptionError(
             "an --out without a run in it",
             f"{folder} with {held[0]}",
             "give another --out, or --overwrite to replace it",
@@ -35,21 +57,55 @@ def start_run(folder: Path, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in held:
             (folder / name).unlink()
-        shutil.rmtree(folder / "vis", ignore_errors=True)
+        shutil.rmtree(folder / PICTURES_FOLDER, ignore_errors=True)
     except OSError as error:
-        raise KdcacheError(
+        raise DataError(
             "the right to write the run's folder",
             f"{folder}: {error.strerror}",
             "give another --out",
         ) from error
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """A finished run's summary.json."""
-    path = folder / "summary.json"
+def read_config(folder: Path) -> RunConfig | None:
+    """What a run was begun with; None where nothing was.
+
+    Raises DataError, naming the file and the field, where it is not what train_student.py writes.
+    """
+    return _read(folder / CONFIG_FILE, lambda text: RunConfig.from_json(json.loads(text)))
+
+
+def read_history(folder: Path) -> list[EpochRecord]:
+    """A record for each epoch that a run has finished. Raises DataError as `read_config` does."""
+    return _read(folder / HISTORY_FILE, _history_from) or []
+
+
+def read_summary(folder: Path) -> RunSummary | None:
+    """What a run reached; None where it is not finished. Raises DataError as `read_config` does."""
+    return _read(folder / SUMMARY_FILE, lambda text: RunSummary.from_json(json.loads(text)))
+
+
+def _history_from(text: str) -> list[EpochRecord]:
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(EpochRecord.from_json(json.loads(line)))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return records
+
+
+def _read(path: Path, parse: Callable[[str], Record]) -> Record | None:
+    """What a file says; None where there is none.
+
+    `parse` raises ValueError, naming the field that is wrong.
+    """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise KdcacheError(
-            "the folder of a finished run", f"{path}: {error}", "train a student there first"
+        return parse(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} as train_student.py writes it", f"{error}", "repair it or train anew"
         ) from error

@@ -1,68 +1,87 @@
-"""TODO runs.predictions."""
+"""The file of a run's predictions for the test images: labels, student and teacher logits."""
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError
 from kdcache.runtime import save_tensors
 
 _LARGEST = torch.finfo(torch.float16).max
+# what the unpickler and the fields of a file that somebody else wrote may raise
+_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
 
 
-def save_predictions(path: Path, labels: Tensor, **logits: Tensor | None) -> None:
-    """Keep what was answered to the test images, small: float16, each row less its largest logit.
+@dataclass(frozen=True)
+class Predictions:
+    """Labels int64 `(M,)`, and logits float32 `(M, K)` of the student and, if any, the teacher."""
 
-    That subtraction changes no probability, and it makes the largest logit an exact 0 with float16's finest steps
-    around it, so that rounding moves no answer. Logits that are not finite become the least float16.
+    labels: Tensor
+    student: Tensor
+    teacher: Tensor | None = None
+
+
+def save_predictions(
+    path: Path, labels: Tensor, *, student: Tensor, teacher: Tensor | None = None
+) -> None:
+    """Keep what was predicted for the test images, small: float16, each row less its largest logit.
+
+    That subtraction changes no probability, and it makes the largest logit an exact 0 with
+    float16's finest steps around it, so that rounding changes no prediction. Logits that are not
+    finite become the least float16.
 
     Args:
         labels: int64 `(M,)`.
-        logits: float `(M, K)` by who answered, `student` or `teacher`; None is left out.
+        student, teacher: logits, float `(M, K)`.
     """
-    state = {"labels": labels}
-    for who, rows in logits.items():
-        if rows is not None:
-            rows = rows.float().nan_to_num(-torch.inf)
-            below = (rows - rows.amax(1, keepdim=True)).nan_to_num(
-                0.0
-            )  # a row of nothing but infinities says nothing
-            state[who] = below.clamp(min=-_LARGEST).half()
+    state = {"labels": labels, "student": _small(student)}
+    if teacher is not None:
+        state["teacher"] = _small(teacher)
     save_tensors(path, state)
 
 
-def read_predictions(path: Path) -> dict[str, Tensor] | None:
-    """What `save_predictions` kept: labels int64 `(M,)`, and logits float32 `(M, K)` as `student` and, perhaps, `teacher`.
+def _small(logits: Tensor) -> Tensor:
+    rows = logits.float().nan_to_num(-torch.inf)
+    # a row of nothing but infinities says nothing: inf - inf becomes 0, for all classes alike
+    below = (rows - rows.amax(1, keepdim=True)).nan_to_num(0.0)
+    return below.clamp(min=-_LARGEST).half()
 
-    None where a run of an older version left no such file. Raises KdcacheError where the file holds something else.
+
+def read_predictions(path: Path) -> Predictions | None:
+    """What `save_predictions` kept; None where there is no such file, as in very old runs.
+
+    Raises DataError where the file holds something else.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        predictions = {"labels": state["labels"].long()} | {
-            who: state[who].float() for who in state.keys() - {"labels"}
-        }
-        shape = predictions["student"].shape
-        whole = len(shape) == 2 and all(
-            rows.shape == shape for who, rows in predictions.items() if who != "labels"
-        )
-        low, high = predictions["labels"].aminmax()
-        if not whole or predictions["labels"].shape != shape[:1] or not 0 <= low <= high < shape[1]:
-            raise ValueError("its labels and logits do not fit each other")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise KdcacheError(
+        labels, student = state["labels"].long(), state["student"].float()
+        teacher = state["teacher"].float() if "teacher" in state else None
+        _check_shapes(labels, student, teacher)
+    except _FAULTS as error:
+        raise DataError(
             f"{path} as train_student.py writes it", f"{error!r:.200}", "remove it or train anew"
         ) from error
-    return predictions
+    return Predictions(labels, student, teacher)
+
+
+def _check_shapes(labels: Tensor, student: Tensor, teacher: Tensor | None) -> None:
+    """Raise ValueError or RuntimeError unless all are of the same images and classes."""
+    count, classes = student.shape
+    low, high = labels.aminmax()
+    alike = labels.shape == (count,) and (teacher is None or teacher.shape == student.shape)
+    if not alike or not 0 <= low <= high < classes:
+        raise ValueError("its labels and logits do not fit each other")

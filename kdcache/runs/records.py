@@ -1,7 +1,7 @@
 """What a run records, as types: its configuration, each epoch, and its summary.
 
-Every record has one `from_json`, which names the field that is wrong, ignores fields that a later version added, and takes
-None for those that an older version did not write.
+Every record has one `from_json`, which names the field that is wrong, ignores fields that a later
+version added, and takes None for those that an older version did not write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcache.config import TrainOptions
+from kdcache.errors import OptionError
 from kdcache.runtime import JsonObject
 
 
@@ -38,20 +39,45 @@ class RunConfig:
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return document | {"options": self.options.as_dict()}
 
+    def differences(self, other: RunConfig) -> list[str]:
+        """What keeps a run from going on under another configuration, as 'images: one and other'."""
+        found = []
+        for key in ("fingerprint", "images", "software", "device_type"):
+            one, now = getattr(self, key), getattr(other, key)
+            if key == "software":
+                one, now = _without_kdcache(one), _without_kdcache(now)
+            if one != now:
+                found.append(f"{key}: {one} and {now}")
+        return found
+
     @classmethod
     def from_json(cls, document: Any) -> RunConfig:
-        """Raises ValueError, naming the field, or KdcacheError where an option has a value that it does not take."""
+        """Raises ValueError, naming the field or the option."""
         entry = JsonObject(document)
         texts = ("fingerprint", "images", "software", "device_type", "command")
         known = {key: entry.text(key) for key in texts if key in entry}
-        return cls(TrainOptions.from_dict(entry.mapping("options")), **known)
+        try:
+            options = TrainOptions.from_dict(entry.mapping("options"))
+        except OptionError as error:
+            raise ValueError(f"options: expected {error.expected}, found {error.found}") from error
+        except TypeError as error:  # text where a number is compared with its range
+            raise ValueError(f"options: {error}") from error
+        return cls(options, **known)
+
+
+def _without_kdcache(software: str | None) -> str | None:
+    """Versions in one line, without ours: another kdcache may go on with a run, another torch may not."""
+    if software is None:
+        return None
+    return ", ".join(one for one in software.split(", ") if not one.startswith("kdcache "))
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """A line of metrics.jsonl: the means over an epoch (1, 2, ...), and the validation behind it.
 
-    Losses are in nats, accuracies and the agreement with the teacher fractions of 1; `agreement` is None without a teacher.
+    Losses are in nats, accuracies and the agreement with the teacher fractions of 1; `agreement` is
+    None without a teacher.
     """
 
     epoch: int
@@ -102,8 +128,8 @@ class TeacherScores:
 class RunSummary:
     """summary.json: what a finished run reached. Accuracies are fractions of 1.
 
-    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or live (the teacher ran in
-    every step). `loss`, `projection` and `views` are None for labels only.
+    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
+    live (the teacher ran in every step). `loss`, `projection` and `views` are None for labels only.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the machine gives: devices and precision, memory, the processes of a job, and files written whole or not at all.
+"""What the machine offers: devices, precision, memory, the processes of a job, and files.
 
 Nothing here knows of images or teachers.
 """
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.runtime import distributed
     from kdcache.runtime.devices import (
         free_memory,
+        gpu_count,
         pick_device,
         synchronizer,
         to_cpu_async,
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
         Processes,
     )
     from kdcache.runtime.files import (
+        os_errors_as_data_errors,
+        reserve,
+        sync_folder,
+        write_all,
         write_atomically,
         write_json,
         write_text,
     )
     from kdcache.runtime.host_memory import (
-        fits,
+        fits_in_memory,
         give_back_freed_memory,
         keep_freed_memory,
         peak_memory,
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from kdcache.runtime.precision import (
         autocast,
         compiled,
+        cpu_has_bf16,
         forward_flops,
         inference_batch_size,
         pick_precision,

@@ -1,23 +1,25 @@
-"""TODO runtime.devices."""
+"""Devices: picking one, the memory that is free there, and copies to and from it."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import OptionError
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called `name`; auto is the GPU where there is one, and of several the one of this process."""
+    """The device called `name`.
+
+    Args:
+        name: auto, cpu, cuda, cuda:1, mps. auto is the GPU where there is one.
+        local_rank: which of several GPUs `auto` and `cuda` mean; torchrun gives each process its
+            own.
+
+    Raises OptionError where torch cannot use it here.
+    """
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = _best_device()
     if name == "cuda":
         name = f"cuda:{local_rank}"
     try:
@@ -25,32 +27,40 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise KdcacheError(
+        raise OptionError(
             "a device that torch can use here", f"--device {name} ({reason})", "try --device cpu"
         ) from error
     return device
 
 
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU's memory that can still be had: what nobody has, and what torch holds and does not use."""
-    return (
-        torch.cuda.mem_get_info(device)[0]
-        + torch.cuda.memory_reserved(device)
-        - torch.cuda.memory_allocated(device)
-    )
+    """Bytes of a GPU's memory that are still available.
+
+    They are those that no process has, and those that torch holds and does not use.
+    """
+    unclaimed = torch.cuda.mem_get_info(device)[0]
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return unclaimed + unused
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the CPU's on the device; a GPU copies it when it comes to it, and nobody waits."""
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
+    """Copy a small CPU tensor to the device. A GPU copies it in its own time, and nobody waits."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def to_cpu_async(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a tensor to the CPU. The function that is returned waits until it is there, and returns it."""
+    """Begin to copy a tensor to the CPU.
+
+    Returns a function that waits until the copy is there, and returns it.
+    """
     copy = tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
     if tensor.device.type != "cuda":
         return lambda: copy
@@ -64,7 +74,12 @@ def to_cpu_async(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """What waits until `device` has done all that it was given; nothing on a CPU."""
+    """A function that waits until `device` has done all its work; on a CPU it does nothing."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return torch.mps.synchronize if device.type == "mps" else lambda: None
+
+
+def gpu_count() -> int:
+    """How many GPUs torch sees."""
+    return torch.cuda.device_count()

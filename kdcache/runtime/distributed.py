@@ -1,26 +1,38 @@
-"""The processes that torchrun starts: which one this is, waiting for the others, and telling them."""
+"""The processes that torchrun starts: which one this is, and how they wait for and tell each other.
+
+Callers write `distributed.init()` and `distributed.destroy()`.
+"""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import KdcacheError, PeerError
 
 Result = TypeVar("Result")
-
 
 _TIMEOUT = timedelta(hours=12)  # of waiting for a slower process; one that ended is noticed at once
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `world_size` ones. A single process needs no torch.distributed."""
+    """This process among `world_size` ones. A single process needs no torch.distributed.
+
+    All processes call the same methods in the same order. Each method raises PeerError where
+    another process has ended.
+
+    Args:
+        rank: of this process in the whole job, 0 to world_size - 1.
+        world_size: how many processes the job has.
+        local_rank: of this process on its machine; it picks the GPU.
+    """
 
     rank: int = 0
     world_size: int = 1
@@ -28,54 +40,65 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the main process, which alone writes files and reports."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until all are here. Raises KdcacheError where one has ended."""
+        """Wait until all processes are here."""
         if self.world_size > 1:
-            _noticing_ended(dist.barrier)
+            with _noticing_ended_peers():
+                dist.barrier()
 
     def broadcast_object(self, function: Callable[[], Result]) -> Result:
-        """What `function` returns, or raises, in the first process: all of them return or raise it."""
+        """Call `function` in the main process alone; all return its result or raise its error.
+
+        Only a KdcacheError is passed on. Any other one ends the main process, and the rest notice
+        it.
+        """
         if self.world_size == 1:
             return function()
-        outcome: list[object] = [None, None]
+        outcome: list[Any] = [None, None]  # the result, the error
         if self.is_main:
             try:
                 outcome[0] = function()
             except KdcacheError as error:
                 outcome[1] = error
-        _noticing_ended(lambda: dist.broadcast_object_list(outcome, src=0))
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        with _noticing_ended_peers():
+            dist.broadcast_object_list(outcome, src=0)
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
 
     def shard(self, rows: Tensor) -> Tensor:
-        """This process's part of `rows` `(N, ...)`; the parts of all processes differ by at most one row."""
+        """This process's rows of `rows` `(N, ...)`; the shards' lengths differ by at most one."""
         return rows.tensor_split(self.world_size)[self.rank]
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum of the processes' `values`, in all of them."""
+        """Sum `values` over the processes, in place. Returns them."""
         if self.world_size > 1:
-            _noticing_ended(lambda: dist.all_reduce(values))
+            with _noticing_ended_peers():
+                dist.all_reduce(values)
         return values
 
-    def all_gather(self, part: Tensor) -> Tensor:
-        """The rows of all processes' parts, on the CPU, in all of them: the inverse of `shard`."""
+    def all_gather(self, rows: Tensor) -> Tensor:
+        """All processes' rows `(n, ...)` as one tensor `(N, ...)` on the CPU; inverts `shard`."""
         if self.world_size == 1:
-            return part.cpu()
-        parts: list[Tensor] = [torch.empty(0)] * self.world_size
-        _noticing_ended(lambda: dist.all_gather_object(parts, part.cpu()))
-        return torch.cat(parts)
+            return rows.cpu()
+        shards: list[Tensor] = [torch.empty(0)] * self.world_size
+        with _noticing_ended_peers():
+            dist.all_gather_object(shards, rows.cpu())
+        return torch.cat(shards)
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with the first process's."""
+        """Overwrite tensors with the main process's, in place."""
         if self.world_size > 1:
             for tensor in tensors:
-                _noticing_ended(lambda tensor=tensor: dist.broadcast(tensor, src=0))
+                with _noticing_ended_peers():
+                    dist.broadcast(tensor, src=0)
 
     def main_process_first(self, function: Callable[[], Result]) -> Result:
-        """`function` in every process, in the first one first: for what downloads when it is not there."""
+        """Call `function` in every process, in the main one first: for one that downloads files."""
         if not self.is_main:
             self.barrier()
         result = function()
@@ -88,7 +111,7 @@ SINGLE_PROCESS = Processes()
 
 
 def init() -> Processes:
-    """This process's place among those of torchrun; alone where torchrun did not start it."""
+    """This process's place in torchrun's job; `SINGLE_PROCESS` where torchrun did not start it."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return SINGLE_PROCESS
@@ -99,15 +122,18 @@ def init() -> Processes:
 
 
 def destroy() -> None:
+    """Take leave of the other processes, where `init` found any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _noticing_ended(communicate: Callable[[], object]) -> None:
+@contextmanager
+def _noticing_ended_peers() -> Iterator[None]:
+    """torch.distributed raises RuntimeErrors of many texts where the other end has gone."""
     try:
-        communicate()
+        yield
     except RuntimeError as error:
-        raise KdcacheError(
+        raise PeerError(
             "every process to reach the end",
             f"one that ended early ({str(error).splitlines()[0][:80]})",
             "see its message above; the same command, with any number of processes, goes on",

@@ -1,4 +1,4 @@
-"""Reading JSON objects from files: each field with its type, and an error that names the field that is wrong."""
+"""Reads JSON objects: each field with its type, and an error that names the one that is wrong."""
 
 import math
 from collections.abc import Mapping
@@ -6,63 +6,68 @@ from typing import Any
 
 
 class JsonObject:
-    """An object read from JSON. Fields that nobody asks for do not matter: a later version may have added them.
+    """An object read from JSON.
 
-    Every method raises ValueError, saying which field is wrong, what was expected and what was found.
+    Fields that nobody asks for do not matter: a later version may have added them. Every method
+    raises ValueError, which names the field, what was expected and what was found.
 
     Args:
         value: what the JSON parser returned.
-        where: the object's place in the document, 'teacher.'; empty at the top.
+        where: the object's place in the document, such as 'teacher.'; empty at the top.
     """
 
     def __init__(self, value: Any, where: str = "") -> None:
         if not isinstance(value, dict):
-            raise ValueError(
-                f"{where.rstrip('.') or 'the file'}: expected an object, found {value!r:.40}"
-            )
+            place = where.rstrip(".") or "the file"
+            raise ValueError(f"{place}: expected an object, found {value!r:.40}")
         self._fields: dict[str, Any] = value
         self._where = where
 
     def __contains__(self, key: str) -> bool:
+        """Whether the field is there and not null."""
         return self._fields.get(key) is not None
 
     def object(self, key: str) -> "JsonObject":
+        """A field that is an object whose fields will be read in turn."""
         return JsonObject(self._get(key), f"{self._where}{key}.")
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """A field that is an object whose fields somebody else checks."""
+        value = self._get(key)
+        return value if isinstance(value, dict) else self._refuse(key, "an object")
 
     def text(self, key: str) -> str:
         value = self._get(key)
         return value if isinstance(value, str) else self._refuse(key, "text")
 
-    def integer(self, key: str, low: int = 0, high: int = 2**63) -> int:
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A field that is a list of texts, of any length."""
         value = self._get(key)
-        fits = type(value) is int and low <= value < high
-        return value if fits else self._refuse(key, f"an integer of at least {low}")
+        valid = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return tuple(value) if valid else self._refuse(key, "a list of texts")
+
+    def integer(self, key: str, low: int = 0, high: int = 2**63) -> int:
+        """A field that is an integer of low..high-1; true and 1.0 are none."""
+        value = self._get(key)
+        if type(value) is not int or value < low:
+            return self._refuse(key, f"an integer of at least {low}")
+        return value if value < high else self._refuse(key, f"an integer below {high}")
 
     def number(self, key: str, *, finite: bool = True) -> float:
+        """A field that is a number; with `finite=False` also Python's Infinity and NaN."""
         value = self._get(key)
-        fits = type(value) in (int, float) and (math.isfinite(value) or not finite)
-        return float(value) if fits else self._refuse(key, "a number")
+        valid = _is_finite(value) or (not finite and type(value) is float)
+        return float(value) if valid else self._refuse(key, "a number")
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """A field that is a list of `count` finite numbers."""
+        value = self._get(key)
+        valid = isinstance(value, list) and len(value) == count and all(map(_is_finite, value))
+        return tuple(map(float, value)) if valid else self._refuse(key, f"{count} numbers")
 
     def boolean(self, key: str) -> bool:
         value = self._get(key)
         return value if isinstance(value, bool) else self._refuse(key, "true or false")
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._get(key)
-        fits = isinstance(value, list) and all(isinstance(one, str) for one in value)
-        return tuple(value) if fits else self._refuse(key, "a list of texts")
-
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        value = self._get(key)
-        fits = isinstance(value, list) and len(value) == count
-        if not fits or not all(type(one) in (int, float) and math.isfinite(one) for one in value):
-            return self._refuse(key, f"{count} numbers")
-        return tuple(float(one) for one in value)
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        """An object whose fields are somebody else's affair."""
-        value = self._get(key)
-        return value if isinstance(value, dict) else self._refuse(key, "an object")
 
     def _get(self, key: str) -> Any:
         if key not in self._fields:
@@ -72,3 +77,10 @@ class JsonObject:
     def _refuse(self, key: str, expected: str) -> Any:
         found = self._fields[key]
         raise ValueError(f"{self._where}{key}: expected {expected}, found {found!r:.40}")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a finite number that a float can hold: JSON's integers have any length."""
+    if type(value) is int:
+        return abs(value) < 2**1023
+    return type(value) is float and math.isfinite(value)

@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,61 +12,64 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcache.runtime.devices import free_memory
 
-# Measured on an AVX512-BF16 processor (docs/log.md): larger models train 1.6 to 1.9 times as fast in bf16 as in fp32,
-# smaller ones gain little or lose half.
+# Measured on an AVX512-BF16 processor (docs/log.md): larger models train 1.6 to 1.9 times as fast
+# in bf16 as in fp32, smaller ones gain little or lose half.
 _WORTH_BF16 = 1e9  # floating-point operations of one image going forward
+
 _CPU_BUDGET = 128 << 20  # bytes for the largest layer's output; larger batches are no faster
-_GPU_SHARE = (
-    1 / 32
-)  # of the free memory, for the largest layer's output; some eight such tensors live at once
-
-
+# of a GPU's free memory, for the largest layer's output; some eight such tensors live at once
+_GPU_FRACTION = 1 / 32
 _LARGEST_BATCH = 512
 
 
 def pick_precision(
-    name: str, device: torch.device, module: nn.Module, image_size: int, *, on_gpu: str
+    name: str, device: torch.device, operations: Callable[[], float], *, on_gpu: str
 ) -> str:
-    """fp32, bf16 or fp16. auto is `on_gpu` there; on a CPU bf16 for large models where it has instructions for it; else fp32.
+    """fp32, bf16 or fp16: `name`, or what suits model and device where it is auto.
+
+    auto is `on_gpu` on a GPU, fp16 where that is bf16 and the GPU only emulates it; bf16 on a CPU
+    that has instructions for it, for models of 1 GFLOP or more; otherwise fp32.
 
     Args:
-        image_size: side in pixels of the model's input, on which its size in operations depends.
+        operations: of one image going forward, as `forward_flops` counts them; called only where the
+            choice depends on them.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
         emulated = on_gpu == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False)
         return "fp16" if emulated else on_gpu
-    large = (
-        device.type == "cpu"
-        and multiplies_bf16()
-        and forward_flops(module, image_size) >= _WORTH_BF16
-    )
-    return "bf16" if large else "fp32"
+    if device.type != "cpu" or not cpu_has_bf16():
+        return "fp32"
+    return "bf16" if operations() >= _WORTH_BF16 else "fp32"
 
 
-def multiplies_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Whether this CPU has instructions for bf16 products; older versions of torch do not tell."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """The context in which a model runs with fp32, bf16 or fp16 arithmetic."""
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype)
 
 
 def compiled(module: nn.Module, mode: str) -> nn.Module:
-    """The module as torch.compile makes it in a mode (reduce-overhead: as CUDA graphs); itself for none."""
-    return module if mode == "none" else torch.compile(module, mode=mode)
+    """The module in a mode of torch.compile (reduce-overhead: CUDA graphs); as it is for none."""
+    return module if mode == "none" else cast(nn.Module, torch.compile(module, mode=mode))
 
 
 def forward_flops(module: nn.Module, image_size: int) -> float:
-    """Floating-point operations of one image going forward, a multiply-add being two; nan where they cannot be counted.
+    """Floating-point operations of one image going forward, a multiply-add being two.
 
-    Counted on a copy without data, so it costs little. The fused attention is switched off for it: the counter does not
-    know that operator and would miss a third of a transformer.
+    Counted on a copy without data, so it costs little. The fused attention is switched off for it:
+    the counter does not know that operator and would miss a third of a transformer.
+
+    Returns nan where they cannot be counted.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -81,27 +85,31 @@ def forward_flops(module: nn.Module, image_size: int) -> float:
 
 
 def inference_batch_size(largest: float, device: torch.device) -> int:
-    """How many images to run through a model that only predictions, a power of 2 in 1..512.
+    """How many images to run at once through a model that is not trained: a power of 2 in 1..512.
 
     On a CPU as many as keep it busy, on a GPU as many as its free memory surely takes.
 
     Args:
         largest: bytes of one image's largest output of any layer, from `record_output_sizes`.
     """
-    budget = _GPU_SHARE * free_memory(device) if device.type == "cuda" else _CPU_BUDGET
-    return 1 << int(math.log2(min(max(budget / max(largest, 1), 1), _LARGEST_BATCH)))
+    budget = _GPU_FRACTION * free_memory(device) if device.type == "cuda" else _CPU_BUDGET
+    affordable = budget / max(largest, 1)
+    return 1 << int(math.log2(min(max(affordable, 1), _LARGEST_BATCH)))
 
 
 @contextlib.contextmanager
 def record_output_sizes(module: nn.Module) -> Iterator[list[float]]:
-    """The list receives the bytes an image of each layer's output that is a tensor `(B, ...)`, while the block runs."""
+    """While the block runs, list the bytes per image of each layer's output `(B, ...)`.
+
+    It begins with a 0, so that it always has a maximum; outputs that are no tensor do not count.
+    """
     sizes: list[float] = [0]
 
-    def note(layer: nn.Module, inputs: tuple, output: object) -> None:
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.ndim:
             sizes.append(output.nbytes / max(1, len(output)))
 
-    handles = [layer.register_forward_hook(note) for layer in module.modules()]
+    handles = [layer.register_forward_hook(record) for layer in module.modules()]
     try:
         yield sizes
     finally:

@@ -6,9 +6,9 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.search.sweep import (
+        SweepCallbacks,
         combinations,
         finished,
-        start_helpers,
         train_all,
     )
 

@@ -1,30 +1,38 @@
 """Many students of one cache: every combination of some settings, each with several seeds."""
 
+import contextlib
 import fcntl
 import itertools
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from kdcache.config import Role, TrainOptions
-from kdcache.engine import StudentRun, TrainingData, resumed_options
-from kdcache.errors import KdcacheError
-from kdcache.report import draw_pictures
-from kdcache.runs import read_summary
+from kdcache.engine import StudentRun, TrainingCallbacks, TrainingData
+from kdcache.errors import KdcacheError, OptionError
+from kdcache.runs import (
+    SUMMARY_FILE,
+    EpochRecord,
+    RunSummary,
+    read_config,
+    read_history,
+    read_summary,
+    resumed_options,
+)
 from kdcache.runtime import write_json
 
 _FAILED, _STOPPED = "failed.json", "stopped.json"
+_PATIENCE = 0.25  # fraction of the epochs before a student may be stopped
 
 
-_PATIENCE = 0.25  # share of the epochs before a student may be stopped
+class SweepCallbacks(TrainingCallbacks):
+    """What a sweep tells beside what its students tell; the methods do nothing until they are overridden."""
+
+    def on_student(self, finished: int, total: int) -> None:
+        """Before each student, and at the end: how many have been dealt with."""
 
 
 def combinations(
@@ -35,14 +43,13 @@ def combinations(
     Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so that after the first
     third of the time every combination has been seen once.
 
-    Raises KdcacheError where a setting is of something that all of them share.
+    Raises OptionError where a setting is of something that all of them share.
     """
     for name in settings:
         if name not in TrainOptions.names(Role.RECIPE):
             expected = "--set of options in which students of one cache can differ"
-            raise KdcacheError(
-                expected, f"--set {name}", "run a sweep for each value, or use --seeds"
-            )
+            remedy = "run a sweep for each value, or use --seeds"
+            raise OptionError(expected, f"--set {name}", remedy)
     students = []
     for seed in seeds:
         for values in itertools.product(*settings.values()):
@@ -54,13 +61,11 @@ def combinations(
 
 def train_all(
     students: Sequence[TrainOptions],
-    training_data: TrainingData,
-    say: Callable[[str], None],
-    progress: Callable[[int, int], None],
-    student_progress: Callable[[int, int], None],
+    data: TrainingData,
+    callbacks: SweepCallbacks | None = None,
+    *,
     stop_early: bool = False,
-    show_epoch: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
+) -> list[RunSummary]:
     """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
 
     Several processes may run the same sweep at once: each takes the students that no other one is training. What was
@@ -68,127 +73,128 @@ def train_all(
     the next call.
 
     Args:
-        progress: called with (students finished, students in all).
-        student_progress: called with (steps done, steps in all) of the student at hand.
+        callbacks: what is told of the sweep and of each student.
         stop_early: end a student once a quarter of its epochs is over and its best validation accuracy so far is below
             the median of what the others had reached by that epoch (the median stopping rule of Golovin et al., "Google
             Vizier", 2017, with the best instead of the mean). What is stopped is not tested.
-        show_epoch: called with a short line about each epoch of the student at hand.
 
     Returns the summaries of the finished students.
 
-    Raises KdcacheError where a folder holds a student of other options.
+    Raises OptionError where a folder holds a student of other options.
     """
+    callbacks = callbacks or SweepCallbacks()
     for options in students:
-        _check_folder(options)
+        _check_folder(options, data)
     for number, options in enumerate(students):
-        progress(number, len(students))
+        callbacks.on_student(number, len(students))
         if finished([options]) or (options.out / _STOPPED).exists():
             continue
         with _claimed(options.out) as mine:
             if not mine:
-                say(f"{options.out.name}: another process is at it")
-                continue
-            if finished([options]):  # by another process, just before
-                continue
-            try:
-                say(f"{options.out.name}")
-                run = StudentRun(
-                    _begun(options),
-                    training_data,
-                    lambda text: None,
-                    student_progress,
-                    show_epoch=show_epoch,
-                )
-                run.train(partial(_below_median, students) if stop_early else None)
-                if len(run.history) < run.options.epochs:
-                    write_json(
-                        options.out / _STOPPED, {"epoch": len(run.history), "history": run.history}
-                    )
-                    say(
-                        f"{options.out.name}: stopped after epoch {len(run.history)}, below the median"
-                    )
-                    continue
-                summary = run.finish()
-                draw_pictures(run)
-                say(f"{options.out.name}: test accuracy {summary['test_accuracy']:.2%}")
-                (options.out / _FAILED).unlink(missing_ok=True)
-            except (KdcacheError, RuntimeError) as error:
-                write_json(options.out / _FAILED, {"error": str(error)})
-                say(f"{options.out.name}: failed: {error}")
-    progress(len(students), len(students))
-    return [read_summary(options.out) for options in finished(students)]
+                callbacks.on_message(f"{options.out.name}: another process is at it")
+            elif not finished([options]):  # by another process, just before
+                _train_one(options, students, data, callbacks, stop_early)
+    callbacks.on_student(len(students), len(students))
+    summaries = (read_summary(options.out) for options in finished(students))
+    return [summary for summary in summaries if summary is not None]
 
 
 def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:
     """Those that have been trained and tested."""
-    return [options for options in students if (options.out / "summary.json").exists()]
+    return [options for options in students if (options.out / SUMMARY_FILE).exists()]
 
 
-def start_helpers(jobs: int, command: Sequence[str]) -> list[subprocess.Popen]:
-    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU where there are several."""
-    gpus = torch.cuda.device_count()
-    helpers = []
-    for number in range(1, jobs):
-        device = ["--device", f"cuda:{number % gpus}"] if gpus else []
-        arguments = [sys.executable, "-m", "kdcache", *command, "--jobs", "1", *device]
-        helpers.append(
-            subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        )
-    return helpers
+def _train_one(
+    options: TrainOptions,
+    students: Sequence[TrainOptions],
+    data: TrainingData,
+    callbacks: SweepCallbacks,
+    stop_early: bool,
+) -> None:
+    """Train a student, or go on with it; what goes wrong is recorded in its folder."""
+    name = options.out.name
+    callbacks.on_message(name)
+    begun = read_config(options.out) is not None
+    own = _OfOneStudent(callbacks, students if stop_early else ())
+    try:
+        run = StudentRun(resumed_options(options.out) if begun else options, data, own)
+        run.train()
+        if len(run.history) < run.config.epochs:
+            epoch, history = len(run.history), [record.to_json() for record in run.history]
+            write_json(options.out / _STOPPED, {"epoch": epoch, "history": history})
+            callbacks.on_message(f"{name}: stopped after epoch {epoch}, below the median")
+            return
+        summary = run.finish()
+        callbacks.on_message(f"{name}: test accuracy {summary.test_accuracy:.2%}")
+        (options.out / _FAILED).unlink(missing_ok=True)
+    except (KdcacheError, RuntimeError) as error:
+        write_json(options.out / _FAILED, {"error": str(error)})
+        callbacks.on_message(f"{name}: failed: {error}")
 
 
-def _below_median(students: Sequence[TrainOptions], history: Sequence[Mapping[str, float]]) -> bool:
+class _OfOneStudent(TrainingCallbacks):
+    """A student's own callbacks within a sweep: its plan is not printed, and it may be stopped early."""
+
+    def __init__(self, sweep: SweepCallbacks, others: Sequence[TrainOptions]) -> None:
+        self._sweep, self._others = sweep, others
+
+    def on_step(self, done: int, total: int) -> None:
+        self._sweep.on_step(done, total)
+
+    def on_batch(
+        self, run: StudentRun, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
+    ) -> None:
+        self._sweep.on_batch(run, step, image_index, view_index, inputs)
+
+    def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
+        self._sweep.on_epoch(run, record)
+
+    def on_finished(self, run: StudentRun) -> None:
+        self._sweep.on_finished(run)
+
+    def should_stop(self, history: Sequence[EpochRecord]) -> bool:
+        return bool(self._others) and _below_median(self._others, history)
+
+
+def _below_median(students: Sequence[TrainOptions], history: Sequence[EpochRecord]) -> bool:
     """Whether a student's history so far is worse than that of half of the others at the same epoch."""
     epochs = len(history)
     if epochs < _PATIENCE * students[0].epochs:
         return False
     others = []
     for options in students:
-        path = options.out / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        if len(lines) > epochs:  # it has gone further than this one
-            others.append(_best(json.loads(line) for line in lines[:epochs]))
+        records = read_history(options.out)
+        if len(records) > epochs:  # it has gone further than this one
+            others.append(_best(records[:epochs]))
     return bool(others) and _best(history) < statistics.median(others)
 
 
-def _best(history: Iterable[Mapping[str, float]]) -> float:
-    return max(entry["validation_accuracy"] for entry in history)
+def _best(history: Sequence[EpochRecord]) -> float:
+    return max(record.validation_accuracy for record in history)
 
 
-def _begun(options: TrainOptions) -> TrainOptions:
-    """The options with which an interrupted student goes on; its own where there is none."""
-    return resumed_options(options.out) if (options.out / "config.json").exists() else options
-
-
-def _check_folder(options: TrainOptions) -> None:
-    """Raise KdcacheError where the student's folder was begun with other options."""
-    path = options.out / "config.json"
-    if not path.exists():
+def _check_folder(options: TrainOptions, data: TrainingData) -> None:
+    """Raise OptionError where the student's folder was begun with other options, or from another cache."""
+    held = read_config(options.out)
+    if held is None:
         return
-    held = resumed_options(
-        options.out
-    ).as_dict()  # an older version's folder lacks what was not an option then
-    ours = options.as_dict()
-    shaping = TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED)
-    faults = [
-        f"{key} {held.get(key)}, not {value}"
-        for key, value in ours.items()
-        if key in shaping and value not in (None, "auto") and _plain(value) != _plain(held.get(key))
-    ]
+    faults = []
+    for name in TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED):
+        ours, theirs = getattr(options, name), getattr(held.options, name)
+        if ours not in (None, "auto") and ours != theirs:  # else it was filled in by default
+            faults.append(f"{name} {theirs}, not {ours}")
+    fingerprint = data.cache.fingerprint if data.cache else None
+    if held.fingerprint != fingerprint:
+        faults.append("another cache")
     if faults:
-        raise KdcacheError(
+        expected, found = (
             "a sweep folder of the same options",
             f"{options.out} with {'; '.join(faults)}",
-            "give another --out",
         )
+        raise OptionError(expected, found, "give another --out")
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-@contextmanager
+@contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
     """Whether this process may train the student of a folder; nobody else may until the end of the block."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Reading, dividing and digesting the images, on files that the tests write themselves."""
+"""Reading, splitting and digesting the images, on files that the tests write themselves."""
 
 import hashlib
 import shutil
@@ -12,44 +12,17 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from coded_images import coded, numbers, save_png, write_folder
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torchvision import datasets
 
-from kdcache.data.datasets import load_images
+from kdcache.config import PrecomputeOptions
+from kdcache.data.datasets import load_images, load_selected_images
 from kdcache.data.splits import ImageData, Split, evenly_spread_rows, validation_rows
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError, OptionError
 
 LABELS = st.lists(st.integers(0, 4), max_size=60).map(np.array)
-
-
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-def coded(label: int, number: int, height: int = 6, width: int = 6) -> np.ndarray:
-    """An image that says which class it has (red) and which number of it it is (green); blue counts the columns."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[..., 0], pixels[..., 1], pixels[..., 2] = label, number, np.arange(width)
-    return pixels
-
-
-def write_folder(
-    root: Path, counts: dict[str, int], splits: tuple[str, ...] = ("train", "test")
-) -> Path:
-    for offset, split in zip((0, 100), splits, strict=False):
-        for label, (name, count) in enumerate(sorted(counts.items())):
-            for number in range(count):
-                save_png(root / split / name / f"{number:03}.png", coded(label, number + offset))
-    return root
-
-
-def numbers(split: Split) -> list[tuple[int, int]]:
-    """(label, number within the class) of every row, after checking that pixels and label agree."""
-    assert (split.images[:, 0, 0, 0] == split.labels).all()
-    return list(zip(split.labels.tolist(), split.images[:, 1, 0, 0].tolist(), strict=True))
 
 
 def load_folder(root: Path, **arguments: int) -> ImageData:
@@ -122,11 +95,12 @@ class TestFolder:
         assert load_folder(tmp_path).splits["test"].images[0].unique().tolist() == [9]
 
     def test_mixed_sizes_are_resized_and_cropped_as_by_hand(self, tmp_path: Path) -> None:
-        # Wide: 4 x 10 at store size 4 is not resized; the centre square begins in column (10 - 4) // 2 = 3.
-        # Tall: 12 x 4 stays as it is too and begins in row 4. Double: 8 x 8 halves to 4 x 4; its columns of
-        # one colour stay so, and blue 0..7 falls to the mean under the triangle of radius 2: at 0.5, 2.5, 4.5 and
-        # 6.5 in the middle, but at the border the triangle lacks its outer part:
-        # (0 * 3/4 + 1 * 3/4 + 2 * 1/4) / (7/4) = 5/7, which rounds to 1, and mirrored 7 - 5/7, which rounds to 6.
+        # Wide: 4 x 10 at store size 4 is not resized; the centre square begins in column (10 - 4)
+        # // 2 = 3. Tall: 12 x 4 stays as it is too and begins in row 4. Double: 8 x 8 halves to 4 x
+        # 4; its columns of one colour stay so, and blue 0..7 falls to the mean under the triangle
+        # of radius 2: at 0.5, 2.5, 4.5 and 6.5 in the middle, but at the border the triangle lacks
+        # its outer part: (0 * 3/4 + 1 * 3/4 + 2 * 1/4) / (7/4) = 5/7, which rounds to 1, and
+        # mirrored 7 - 5/7, which rounds to 6.
         write_folder(tmp_path, {"a": 2, "b": 2}, ("train",))
         tall = np.zeros((12, 4, 3), np.uint8)
         tall[..., 1] = np.arange(12)[:, None]
@@ -186,11 +160,13 @@ def remove(path: str) -> Callable[[Path], None]:
     [
         (
             remove("train"),
-            "expected a folder {root}/train with one folder a class; found no such folder; correct --data",
+            "expected a folder {root}/train with one folder a class; found no such folder;"
+            " correct --data",
         ),
         (
             remove("test"),
-            "expected a folder {root}/test with one folder a class; found no such folder; correct --data",
+            "expected a folder {root}/test with one folder a class; found no such folder;"
+            " correct --data",
         ),
         (
             lambda root: (root / "train" / "c").mkdir(),
@@ -198,11 +174,13 @@ def remove(path: str) -> Callable[[Path], None]:
         ),
         (
             lambda root: [shutil.rmtree(root / "train" / name) for name in "ab"],
-            "expected a class folder in {root}/train; found none; correct --data, or put the images into a folder in it",
+            "expected a class folder in {root}/train; found none; correct --data,"
+            " or put the images into a folder in it",
         ),
         (
             remove("test/a"),
-            "expected the same class folders in {root}/train and {root}/test; found only in one of them: a;"
+            "expected the same class folders in {root}/train and {root}/test;"
+            " found only in one of them: a;"
             " add or remove the class folders",
         ),
     ],
@@ -215,7 +193,7 @@ def test_a_folder_that_cannot_be_used_says_why(
     if "only in one" in message:
         write_folder(tmp_path, {"a": 2, "b": 2, "c": 2})
     spoil(tmp_path)
-    with pytest.raises(KdcacheError) as error:
+    with pytest.raises(DataError) as error:
         load_folder(tmp_path)
     assert str(error.value) == message.format(root=tmp_path)
 
@@ -235,24 +213,22 @@ def test_a_file_that_is_no_image_is_named(content: Callable[[Path], bytes], tmp_
     write_folder(tmp_path, {"a": 3, "b": 3})
     bad = tmp_path / "train" / "b" / "001.png"
     bad.write_bytes(content(tmp_path))
-    with pytest.raises(KdcacheError) as error:
+    with pytest.raises(DataError) as error:
         load_folder(tmp_path)
     assert str(error.value).startswith(f"expected an image that Pillow reads; found {bad} (")
     assert str(error.value).endswith("; replace or remove the file")
 
 
-def test_the_division_is_refused_before_any_pixel_is_read(tmp_path: Path) -> None:
+def test_too_few_images_are_refused_before_any_pixel_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "train" / "b" / "000.png").write_bytes(b"no image")
-    with pytest.raises(KdcacheError, match="at least two training images of some class"):
+    with pytest.raises(DataError, match="at least two training images of some class"):
         load_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("counts", "limit"), [({"a": 1, "b": 1}, None), ({"a": 5, "b": 5}, 2)])
-def test_too_few_images_to_divide(
-    counts: dict[str, int], limit: int | None, tmp_path: Path
-) -> None:
-    with pytest.raises(KdcacheError) as error:
+def test_too_few_images_to_split(counts: dict[str, int], limit: int | None, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
         load_images("folder", write_folder(tmp_path, counts), limit=limit)
     assert str(error.value) == (
         "expected at least two training images of some class and one test image;"
@@ -260,7 +236,7 @@ def test_too_few_images_to_divide(
     )
 
 
-class TestDivision:
+class TestSplitting:
     def test_evenly_spread_rows_by_hand(self) -> None:
         labels = np.array([2, 0, 0, 1, 0, 2, 1, 0])
         # first of each class: rows 1, 3, 0; second: 2, 6, 5; then only class 0 is left: 4, 7
@@ -292,7 +268,7 @@ class TestDivision:
         for label, count in there.items():
             assert held[label] == (0 if count < 2 else max(1, round(count / 5)))
 
-    def test_the_division_depends_on_its_seed_only(self) -> None:
+    def test_the_validation_split_depends_on_its_seed_only(self) -> None:
         labels = np.repeat(np.arange(4), 25)
         one, again, other = (
             validation_rows(labels, 0),
@@ -301,7 +277,7 @@ class TestDivision:
         )
         assert (one == again).all() and (one != other).any()
 
-    def test_parts_are_disjoint_and_split_seed_moves_them(self, tmp_path: Path) -> None:
+    def test_splits_are_disjoint_and_split_seed_moves_them(self, tmp_path: Path) -> None:
         root = write_folder(tmp_path, {"a": 10, "b": 20})
         parts = [load_folder(root, split_seed=seed).splits for seed in (0, 1)]
         for splits in parts:
@@ -313,7 +289,7 @@ class TestDivision:
 
 
 def python2_pickle(entry: dict[str, object]) -> bytes:
-    """The dictionary as Python 2 and its NumPy pickled the originals: protocol 2, byte strings, `numpy.core`."""
+    """As Python 2 and its NumPy pickled the originals: protocol 2, byte strings, `numpy.core`."""
 
     def text(value: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(value)) + value
@@ -343,13 +319,13 @@ def python2_pickle(entry: dict[str, object]) -> bytes:
 
 
 def cifar_rows(count: int, first: int) -> np.ndarray:
-    """Rows of 3072 bytes, all red, then all green, then all blue; each pixel depends on its row and place."""
+    """Rows of 3072 bytes, all red, then green, then blue; a pixel depends on its row and place."""
     row, place = np.arange(first, first + count)[:, None], np.arange(3072)
     return ((row * 37 + place * 3 + place // 1024) % 256).astype(np.uint8)
 
 
 def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision's files, a few images each, with torchvision's own lists of checksums replaced by theirs."""
+    """torchvision's files, a few images each, and their checksums in the place of torchvision's."""
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     folder = root / kind.base_folder
     folder.mkdir(parents=True)
@@ -444,10 +420,11 @@ class TestCifar:
                 / ("batches.meta" if damage == "meta" else "data_batch_3")
             )
             file.write_bytes(file.read_bytes() + b" ")
-        with pytest.raises(KdcacheError) as error:
+        with pytest.raises(DataError) as error:
             load_images("cifar10", tmp_path)
         assert str(error.value).startswith(
-            f"expected cifar10's original files in {tmp_path}, or a network to download them; found neither ("
+            f"expected cifar10's original files in {tmp_path}, or a network to download them;"
+            " found neither ("
         )
         assert str(error.value).endswith(
             f"; unpack cifar-10-python.tar.gz into {tmp_path} or give another --data"
@@ -518,3 +495,80 @@ def test_shapes_are_drawn_up_to_the_limit(name: str, classes: int, tmp_path: Pat
         == count
     )
     assert not set(data.splits["train"].row_checksums()) & set(data.splits["test"].row_checksums())
+
+
+class TestADatasetOfTheUsersOwn:
+    def test_it_is_named_by_where_it_is_defined(self, tmp_path: Path) -> None:
+        data = load_images("tiny_datasets:STRIPES", tmp_path / "none", split_seed=1)
+        assert (data.name, data.class_names) == ("tiny_datasets:STRIPES", ("across", "down"))
+        assert (data.image_shape, data.streamed) == ((16, 16), False)
+        assert {name: len(split) for name, split in data.splits.items()} == {
+            "train": 32,
+            "validation": 8,
+            "test": 10,
+        }
+        for split in data.splits.values():
+            across = split.labels == 0
+            assert (split.images[across, :, 1] == 0).all()
+            assert (split.images[across, :, 0] == 200).all()
+            assert (split.images[~across, :, :, 1] == 0).all()
+            assert (split.images[~across, :, :, 0] == 200).all()
+
+    def test_the_options_take_it(self, tmp_path: Path) -> None:
+        options = PrecomputeOptions(dataset="tiny_datasets:STRIPES", data=tmp_path, limit=6)
+        data = load_selected_images(options)
+        assert [len(split) for split in data.splits.values()] == [4, 2, 6]
+
+    def test_rows_are_those_of_the_split_whatever_the_order(self, tmp_path: Path) -> None:
+        """Image i of this dataset is of the one value i; test images count on from 100."""
+        data = load_images("tiny_datasets:COUNTED", tmp_path, limit=12)
+        seen = []
+        for name in ("train", "validation"):
+            split = data.splits[name]
+            seen += split.images[:, 0, 0, 0].tolist()
+            assert (split.images[:, 0, 0, 0] % 3 == split.labels).all()
+        assert sorted(seen) == list(range(12))
+        assert data.splits["test"].images[:, 0, 0, 0].tolist() == list(range(100, 112))
+
+    @pytest.mark.parametrize(
+        ("name", "found"),
+        [
+            ("LABELS_OF_ANOTHER_TYPE", "int32 (40,) with [0 1]"),
+            ("LABELS_OUT_OF_RANGE", "int64 (40,) with [0 2]"),
+        ],
+    )
+    def test_labels_that_cannot_be_are_refused(self, name: str, found: str, tmp_path: Path) -> None:
+        with pytest.raises(DataError) as error:
+            load_images(f"tiny_datasets:{name}", tmp_path)
+        assert str(error.value) == (
+            f"expected --dataset tiny_datasets:{name} to have labels int64 (N,) of 0 to 1;"
+            f" found {found}; correct its reader"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "found"),
+        [
+            ("PIXELS_IN_FLOATS", "float32 (50, 3, 16, 16)"),
+            ("CHANNELS_LAST", "uint8 (50, 16, 16, 3)"),
+            ("TOO_FEW_PIXELS", "uint8 (40, 3, 16, 16)"),
+        ],
+    )
+    def test_pixels_that_cannot_be_are_refused(self, name: str, found: str, tmp_path: Path) -> None:
+        with pytest.raises(DataError) as error:
+            load_images(f"tiny_datasets:{name}", tmp_path)
+        assert str(error.value) == (
+            f"expected --dataset tiny_datasets:{name} to read pixels uint8 (50, 3, height, width);"
+            f" found {found}; correct its reader"
+        )
+
+    def test_a_name_of_something_else(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError) as error:
+            load_images("tiny_models:tiny_cnn", tmp_path)
+        assert str(error.value) == (
+            "expected --dataset tiny_models:tiny_cnn to be a DatasetReader;"
+            " found function; correct the name"
+        )
+
+    def test_an_unknown_name(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match="found --dataset mnist; correct the name"):
+            load_images("mnist", tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of images that are kept decoded in a file: the same pixels, found again, and never another's or half of them."""
+"""Folders of images that are kept decoded in a file: the same pixels, found again, and all."""
 
 import errno
 import os
@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coded_images import coded, numbers, save_png, write_folder
 from commands import run
-from test_images import coded, numbers, save_png, write_folder
 
 import precompute_teacher
 from kdcache.cache.reader import open_cache
 from kdcache.config import TrainOptions
-from kdcache.data import image_folder as folders
-from kdcache.data import mapped_pixels as pixel_file
+from kdcache.data import image_folder, mapped_pixels
 from kdcache.data.datasets import load_images
 from kdcache.data.image_folder import image_files
 from kdcache.data.mapped_pixels import find_pixels
 from kdcache.data.splits import ImageData
 from kdcache.engine.training_data import load_training_data
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError
 
 
 def load(root: Path, stream: bool | None = True, **arguments: int) -> ImageData:
@@ -111,17 +110,17 @@ class TestFoundAgain:
         self, alike: Path, mixed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = load(alike), load(mixed)
-        monkeypatch.setattr(folders, "_decoded", no_decoding)
-        monkeypatch.setattr(folders, "_common_shape", no_decoding)
+        monkeypatch.setattr(image_folder, "_decode", no_decoding)
+        monkeypatch.setattr(image_folder, "_common_shape", no_decoding)
         assert same(load(alike), first[0]) and same(load(mixed), first[1])
 
     @pytest.mark.parametrize("folder", ["alike", "mixed"])
     def test_nor_in_the_first_call(
         self, folder: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decoded, decode = [], folders._decoded
+        decoded, decode = [], image_folder._decode
         monkeypatch.setattr(
-            folders, "_decoded", lambda path, shape: decoded.append(path) or decode(path, shape)
+            image_folder, "_decode", lambda path, shape: decoded.append(path) or decode(path, shape)
         )
         load(request.getfixturevalue(folder), store_size=4)
         assert len(decoded) == len(set(decoded)) == 24
@@ -136,7 +135,7 @@ class TestFoundAgain:
         self, alike: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = load(alike)
-        monkeypatch.setattr(folders, "_decoded", no_decoding)
+        monkeypatch.setattr(image_folder, "_decode", no_decoding)
         (tmp_path / "links").mkdir()
         for split in ("train", "test"):
             (tmp_path / "links" / split).symlink_to(alike / split)
@@ -216,24 +215,20 @@ class TestNothingIsLeft:
     def test_an_image_that_cannot_be_decoded_is_named(self, alike: Path) -> None:
         bad = alike / "test" / "a" / "004.png"
         bad.write_bytes(bad.read_bytes()[:45])
-        with pytest.raises(
-            KdcacheError, match=f"expected an image that Pillow reads; found {bad} "
-        ):
+        with pytest.raises(DataError, match=f"expected an image that Pillow reads; found {bad} "):
             load(alike)
         assert kept(alike) == []
 
     def test_one_that_vanishes_is_named(self, alike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        bad, list_classes = alike / "train" / "a" / "004.png", folders.list_classes
+        bad, list_classes = alike / "train" / "a" / "004.png", image_folder.list_classes
 
         def list_then_remove(folder: Path) -> Any:
             found = list_classes(folder)
             bad.unlink(missing_ok=True)
             return found
 
-        monkeypatch.setattr("kdcache.images.list_classes", list_then_remove)
-        with pytest.raises(
-            KdcacheError, match=f"expected an image that Pillow reads; found {bad} "
-        ):
+        monkeypatch.setattr("kdcache.data.datasets.list_classes", list_then_remove)
+        with pytest.raises(DataError, match=f"expected an image that Pillow reads; found {bad} "):
             load(alike)
         assert kept(alike) == []
 
@@ -241,7 +236,7 @@ class TestNothingIsLeft:
         def interrupted(path: Path, shape: tuple[int, int]) -> np.ndarray:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(folders, "_decoded", interrupted)
+        monkeypatch.setattr(image_folder, "_decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(alike)
         assert kept(alike) == []
@@ -256,15 +251,16 @@ class TestNothingIsLeft:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-        monkeypatch.setattr(folders, "_decoded", no_decoding)
-        with pytest.raises(KdcacheError) as error:
+        monkeypatch.setattr(image_folder, "_decode", no_decoding)
+        with pytest.raises(DataError) as error:
             load(alike)
         words = str(error.value).split("; ")
         assert words[0].startswith(f"expected room and the right to write {alike}/kdcache-")
         assert words[0].endswith(".npy, 0.0 GB of decoded images")
         assert words[1:] == [
             "found No space left on device",
-            "free some space, give a --data that can be written (with links to train and test in it),"
+            "free some space, give a --data that can be written"
+            " (with links to train and test in it),"
             " or a smaller --limit or --store-size",
         ]
         assert kept(alike) == []
@@ -281,7 +277,7 @@ class TestNothingIsLeft:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
         monkeypatch.setattr(os, "pwrite", full)
         with pytest.raises(
-            KdcacheError,
+            DataError,
             match=r"kdcache-.* of decoded images; found No space left on device; free some space",
         ):
             load(alike)
@@ -296,10 +292,10 @@ class TestNothingIsLeft:
             return open(path, mode, **arguments)
 
         load(alike)
-        monkeypatch.setattr(pixel_file, "open", read_only, raising=False)
+        monkeypatch.setattr(mapped_pixels, "open", read_only, raising=False)
         load(alike)  # what is there can be read
         with pytest.raises(
-            KdcacheError, match=r"found Read-only file system; .*give a --data that can be written"
+            DataError, match=r"found Read-only file system; .*give a --data that can be written"
         ):
             load(alike, split_seed=1)
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: shares that are what they say, and mixes that are the same at every size."""
+"""Mixup and CutMix: fractions that are what they say, and mixes that are alike at every size."""
 
 import numpy as np
 import pytest
@@ -34,25 +34,34 @@ def test_a_term_is_the_weighted_mean_over_both_targets() -> None:
 
 
 @given(st.integers(0, 500), st.integers(8, 64))
-def test_cutmixs_share_is_what_is_left_of_the_image(draw: int, size: int) -> None:
+def test_cutmixs_fraction_is_what_is_left_of_the_image(draw: int, size: int) -> None:
     mix = draw_mix("cutmix", 2, size, seed=0, stream=str(draw))
     inputs = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1).expand(2, 1, size, size)
-    mix = Mix(torch.tensor([1, 0]), mix.share, mix.box)
-    assert mix.images(inputs)[0].mean().item() == pytest.approx(mix.share, abs=1e-5)
+    mix = Mix(torch.tensor([1, 0]), mix.fraction, mix.box)
+    assert mix.images(inputs)[0].mean().item() == pytest.approx(mix.fraction, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_a_draw_follows_seed_and_stream_alone(kind: str) -> None:
     def draw(seed: int, stream: str) -> tuple:
         mix = draw_mix(kind, 64, 32, seed=seed, stream=stream)
-        return mix.partner.tolist(), mix.share, mix.box
+        return mix.partner.tolist(), mix.fraction, mix.box
 
     assert draw(0, "a") == draw(0, "a") != draw(0, "b") and draw(0, "a") != draw(1, "a")
     assert sorted(draw(0, "a")[0]) == list(range(64))
 
 
-def test_shares_are_uniform_for_mixup() -> None:
-    shares = [draw_mix("mixup", 2, 32, seed=1, stream=str(step)).share for step in range(2000)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.03) and np.var(shares) == pytest.approx(
-        1 / 12, abs=0.006
-    )
+def test_fractions_are_uniform_for_mixup() -> None:
+    mixes = [draw_mix("mixup", 2, 32, seed=1, stream=str(step)) for step in range(2000)]
+    fractions = [mix.fraction for mix in mixes]
+    assert np.mean(fractions) == pytest.approx(0.5, abs=0.03)
+    assert np.var(fractions) == pytest.approx(1 / 12, abs=0.006)
+
+
+def test_a_mix_is_that_of_version_0_1_0() -> None:
+    """A run that is resumed must draw what it would have drawn."""
+    mix = draw_mix("cutmix", 4, 32, seed=3, stream="mix/1/2")
+    assert mix.partner.tolist() == [3, 0, 2, 1]
+    # the box ends at pixels 18 and 19: 1 - 18 * 19 / 32²
+    assert mix.fraction == 0.666015625
+    assert mix.box == (0, 0, 18 / 32, 19 / 32)

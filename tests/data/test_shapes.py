@@ -32,7 +32,7 @@ def held_out() -> Rendering:
 
 
 def unit_grid(points: int = 400, reach: float = 1.25) -> tuple[np.ndarray, np.ndarray]:
-    """x and y float32 `(10, points, points)`, one copy for each shape, in shape units; mirrored columns are exact."""
+    """x and y float32 `(10, points, points)` in shape units, alike for each shape."""
     axis = np.linspace(-reach, reach, points, dtype=np.float32)
     axis = (axis - axis[::-1]) / 2
     x, y = np.meshgrid(axis, axis)
@@ -78,7 +78,7 @@ def test_another_stream_or_seed_gives_other_images() -> None:
 def test_they_are_the_images_that_the_results_were_measured_on(
     stream: str, brightness: list[float], labels: list[int]
 ) -> None:
-    """Every number in the documentation that was measured on shapes is void when this fails: measure them again."""
+    """Where this fails, every number in the documentation that was measured on shapes is void."""
     images, found = render_shapes(5, stream=stream)
     assert found.tolist() == labels
     assert images.mean((1, 2, 3)) == pytest.approx(
@@ -136,7 +136,7 @@ def disc_overlap(radius: float, other: float, apart: float) -> float:
 
 
 def drop_area(radius: float, reach: float) -> float:
-    """A disc and its two tangents from a point `reach` from its centre: a kite and what is left of the disc."""
+    """A disc and its tangents from a point `reach` from its centre: a kite and the disc's rest."""
     half_angle = math.acos(radius / reach)
     return radius * math.sqrt(reach**2 - radius**2) + radius**2 * (math.pi - half_angle)
 
@@ -196,7 +196,7 @@ def centre_colour(images: np.ndarray) -> np.ndarray:
 def nearest_mean_accuracy(
     seen: tuple[np.ndarray, np.ndarray], unseen: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """The share of unseen rows whose class has the nearest mean; each argument is rows `(n, features)` and labels."""
+    """Accuracy of the nearest class mean on unseen rows `(n, features)`."""
     (rows, labels), (test_rows, test_labels) = seen, unseen
     means = np.stack([rows[labels == label].mean(0) for label in range(10)])
     distance = ((test_rows[:, None] - means) ** 2).sum(2)

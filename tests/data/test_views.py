@@ -1,4 +1,4 @@
-"""Views: the renderer against torchvision and against hand-worked pixels, the view table against its promises."""
+"""Views: the renderer against torchvision and pixels by hand, the table against its promises."""
 
 import hashlib
 
@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from kdcache.data.views import POLICIES, Renderer, axis_matrix, draw_views
+from kdcache.config import VIEW_POLICIES
+from kdcache.data.views import Renderer, axis_matrix, draw_views
+from kdcache.errors import OptionError
 
 RAW = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # pixels / 255
 PIXELS = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # pixels as they are
@@ -21,7 +23,7 @@ def noise(count: int, height: int, width: int) -> torch.Tensor:
 
 
 def torchvision_render(image: torch.Tensor, view: tuple[int, ...], size: int) -> torch.Tensor:
-    """Reflect far enough, cut out, mirror, resize: one step after another, in float64 until the resize."""
+    """Reflect far enough, cut out, mirror, resize: one step after another."""
     top, left, height, width, flip = view
     padding = 4
     padded = torch.from_numpy(
@@ -67,8 +69,9 @@ def test_the_whole_image_at_its_own_size_is_rendered_to_the_bit() -> None:
 
 
 def test_upscales_two_by_two_as_by_hand() -> None:
-    # Output j of 4 looks at (j + 0.5) / 2 = 0.25, 0.75, 1.25, 1.75; the sources lie at 0.5 and 1.5. Weights:
-    # (1, 0), (3/4, 1/4), (1/4, 3/4), (0, 1). Rows first: (0 100) (50 85) (150 55) (200 40); then columns alike.
+    # Output j of 4 looks at (j + 0.5) / 2 = 0.25, 0.75, 1.25, 1.75; the sources lie at 0.5 and 1.5.
+    # Weights: (1, 0), (3/4, 1/4), (1/4, 3/4), (0, 1). Rows first: (0 100) (50 85) (150 55) (200
+    # 40); then columns alike.
     image = torch.tensor([[0, 100], [200, 40]], dtype=torch.uint8).expand(1, 3, 2, 2)
     rendered = Renderer(4, **PIXELS, largest_crop=(2, 2))(image, torch.tensor([[0, 0, 2, 2, 0]]))
     expected = [
@@ -109,13 +112,13 @@ def test_reflects_at_the_border_as_by_hand(start: int, flip: int, sources: list[
     extent=st.integers(1, 40),
     size=st.integers(1, 40),
     flip=st.integers(0, 1),
-    shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    fractions=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_every_output_pixel_is_a_weighted_mean(
-    extent: int, size: int, flip: int, shares: tuple[float, float]
+    extent: int, size: int, flip: int, fractions: tuple[float, float]
 ) -> None:
-    length = 1 + int(shares[0] * (extent - 1))
-    start = -3 + int(shares[1] * (extent - length + 6))
+    length = 1 + int(fractions[0] * (extent - 1))
+    start = -3 + int(fractions[1] * (extent - length + 6))
     taps = int(np.ceil(2 * max(1.0, extent / size)))
     matrix = axis_matrix(
         *torch.tensor([[float(start)], [float(length)], [float(flip)]]),
@@ -142,11 +145,11 @@ def test_a_row_is_rendered_to_the_same_bits_alone_and_in_any_batch(side: int, si
             assert torch.equal(render(images[part], views[part]), together[part])
 
 
-POLICY = st.sampled_from(POLICIES)
+POLICY = st.sampled_from(list(VIEW_POLICIES))
 
 
 def test_view_0_is_the_whole_image() -> None:
-    for policy in POLICIES:
+    for policy in VIEW_POLICIES:
         table = draw_views(policy, 5, 20, 30, views=3, seed=1, stream="train")
         assert table.dtype == np.int16 and table.shape == (5, 3, 5)
         assert (table[:, 0] == (0, 0, 20, 30, 0)).all()
@@ -251,6 +254,64 @@ def test_half_of_the_views_are_mirrored(policy: str) -> None:
     assert abs(flips.mean() - 0.5) < 0.04  # five standard deviations of 0.5 / sqrt(4000)
 
 
-def test_an_unknown_policy_is_a_programming_error() -> None:
-    with pytest.raises(ValueError, match=r"expected a policy out of .*; found 'upside-down'"):
+def test_an_unknown_policy() -> None:
+    with pytest.raises(OptionError) as error:
         draw_views("upside-down", 1, 8, 8, views=2, seed=0, stream="train")
+    assert str(error.value) == (
+        "expected --augment to be one of none, flip, crop-flip, resized-crop, or"
+        " package.module:name; found --augment upside-down; correct the name"
+    )
+
+
+DIGESTS = {
+    "none": "71a7624fa1dd02e5",
+    "flip": "2c1399d6211f32a3",
+    "crop-flip": "7b51d91ad402c5fe",
+    "resized-crop": "891fa525f3282497",
+}
+
+
+@pytest.mark.parametrize(("policy", "digest"), DIGESTS.items())
+def test_views_are_those_of_version_0_1_0(policy: str, digest: str) -> None:
+    """Caches hold the views that were drawn: a change here would make every one of them stale."""
+    table = draw_views(policy, 200, 32, 48, views=4, seed=7, stream="train")
+    assert hashlib.sha256(table.tobytes()).hexdigest()[:16] == digest
+
+
+class TestAPolicyOfTheUsersOwn:
+    def test_it_is_named_by_where_it_is_defined(self) -> None:
+        table = draw_views("tiny_views:left_half", 3, 8, 10, views=3, seed=0, stream="train")
+        assert table[:, 0].tolist() == [[0, 0, 8, 10, 0]] * 3
+        assert table[:, 1:].tolist() == [[[0, 0, 8, 5, 0]] * 2] * 3
+
+    def test_its_random_numbers_are_those_of_each_image(self) -> None:
+        few, many = (
+            draw_views("tiny_views:random_row", count, 8, 10, views=2, seed=0, stream="train")
+            for count in (3, 20)
+        )
+        assert (few == many[:3]).all()
+        assert len(set(many[:, 1, 0])) > 1
+
+    def test_a_name_of_something_else(self) -> None:
+        with pytest.raises(OptionError) as error:
+            draw_views("math:pi", 3, 8, 10, views=2, seed=0, stream="train")
+        assert str(error.value) == (
+            "expected --augment math:pi to be callable; found float; correct the name"
+        )
+
+    @pytest.mark.parametrize(
+        ("policy", "found"),
+        [
+            ("one_view", "int16 (5,)"),
+            ("in_floats", "float64 (3, 5)"),
+            ("too_high", "sides of 9 to 10"),
+            ("empty", "sides of 0 to 0"),
+        ],
+    )
+    def test_what_cannot_be_rendered_is_refused(self, policy: str, found: str) -> None:
+        with pytest.raises(OptionError) as error:
+            draw_views(f"tiny_views:{policy}", 3, 8, 10, views=2, seed=0, stream="train")
+        assert str(error.value) == (
+            f"expected --augment tiny_views:{policy} to draw int16 (3, 5),"
+            f" views no larger than the image; found {found}; correct the policy"
+        )

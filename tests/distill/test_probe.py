@@ -46,7 +46,7 @@ def probe() -> Probe:
 def test_the_fit_is_scikit_learns(
     penalty: float, views: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdcache.projection.PENALTIES", (penalty,))
+    monkeypatch.setattr("kdcache.distill.probe.PENALTIES", (penalty,))
     train, unseen = clusters(400, 0, views), clusters(300, 1)
     probe = fit(train, unseen)
 
@@ -65,7 +65,7 @@ def test_the_fit_is_scikit_learns(
 
 
 def test_the_fold_fits_are_scikit_learns_without_that_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdcache.projection.PENALTIES", (0.01,))
+    monkeypatch.setattr("kdcache.distill.probe.PENALTIES", (0.01,))
     train = clusters(400, 0)
     probe = fit(train, clusters(100, 1))
     logits, labels = train[0][:, 0].double().numpy(), train[1].numpy()
@@ -148,7 +148,7 @@ def test_the_penalty_is_the_one_with_the_best_validation() -> None:
     losses = {}
     for penalty in PENALTIES:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kdcache.projection.PENALTIES", (penalty,))
+            patch.setattr("kdcache.distill.probe.PENALTIES", (penalty,))
             losses[penalty] = fit(train, unseen).validation["nll"]
     assert chosen.penalty == min(losses, key=losses.get)
 
@@ -216,8 +216,8 @@ def excess(probe: Probe, number: int, logits: torch.Tensor, labels: torch.Tensor
 def test_the_fits_reach_the_minimum_whatever_rows_the_curvature_is_from(
     penalty: float, sample: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdcache.projection.PENALTIES", (penalty,))
-    monkeypatch.setattr("kdcache.logistic._SAMPLE", sample)
+    monkeypatch.setattr("kdcache.distill.probe.PENALTIES", (penalty,))
+    monkeypatch.setattr("kdcache.distill.probe_solver._SAMPLE", sample)
     train = correlated(500, 3, 0)
     probe = fit(train, correlated(100, 1, 1))
     for number in (0, FOLDS):
@@ -228,7 +228,7 @@ def test_a_fold_is_fitted_without_its_labels() -> None:
     """Other labels in one fold change every fit but that fold's own, which stays the same to the last bit."""
     (logits, labels), unseen = correlated(300, 2, 0), correlated(100, 1, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdcache.projection.PENALTIES", (0.1,))
+        patch.setattr("kdcache.distill.probe.PENALTIES", (0.1,))
         probe = fit((logits, labels), unseen)
         other = fit((logits, torch.where(probe.fold == 2, (labels + 1) % CLASSES, labels)), unseen)
     assert torch.equal(other.weight[2], probe.weight[2])
@@ -253,7 +253,7 @@ def test_few_images() -> None:
 
 
 def test_chunks_do_not_show(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("logistic", "projection"):
+    for module in ("distill.probe_solver", "distill.probe"):
         monkeypatch.setattr(f"kdcache.{module}.CHUNK", 70)
     again = fit(clusters(600, 0), clusters(200, 1))
     torch.testing.assert_close(again.weight, probe.weight, atol=1e-3, rtol=1e-3)

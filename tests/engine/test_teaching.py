@@ -16,7 +16,7 @@ import train_student
 from kdcache.cache.reader import open_cache
 from kdcache.config import TrainOptions
 from kdcache.data.datasets import load_images
-from kdcache.engine.student_run import StudentRun
+from kdcache.engine.student_run import StudentRun, TrainingCallbacks
 from kdcache.engine.teacher import Teacher
 from kdcache.engine.training_data import load_training_data
 from kdcache.errors import KdcacheError
@@ -84,10 +84,6 @@ def losses(history: list[dict[str, float]]) -> list[float]:
     ]
 
 
-def quiet(*_: object) -> None:
-    pass
-
-
 def shown_to_student(cache: Path, out: Path, **more: Any) -> dict[tuple[int, int], Tensor]:
     """The student's input for each (image, view) of some epochs."""
     options = TrainOptions(
@@ -95,10 +91,13 @@ def shown_to_student(cache: Path, out: Path, **more: Any) -> dict[tuple[int, int
     )
     seen: dict[tuple[int, int], Tensor] = {}
 
-    def watch(run: StudentRun, step: int, rows: Tensor, views: Tensor, inputs: Tensor) -> None:
-        seen.update(zip(zip(rows.tolist(), views.tolist(), strict=True), inputs, strict=True))
+    class Watch(TrainingCallbacks):
+        def on_batch(
+            self, run: StudentRun, step: int, rows: Tensor, views: Tensor, inputs: Tensor
+        ) -> None:
+            seen.update(zip(zip(rows.tolist(), views.tolist(), strict=True), inputs, strict=True))
 
-    StudentRun(options, load_training_data(options), quiet, quiet, watch).train()
+    StudentRun(options, load_training_data(options), Watch()).train()
     return seen
 
 
@@ -244,10 +243,10 @@ class TestProjections:
         )
         from kdcache.distill.losses import kl
 
-        student = StudentRun(options, load_training_data(options), quiet, quiet)
+        student = StudentRun(options, load_training_data(options))
         view_index, views = student.trainer._batches._views(0)
-        logits = student.trainer.module.train()(
-            student.trainer.render(student.images.splits["train"].images, views)
+        logits = student.trainer.student.module.train()(
+            student.trainer.student.render(student.images.splits["train"].images, views)
         )
         rows = torch.arange(TRAINING)
         labels = student.images.splits["train"].labels
@@ -287,7 +286,7 @@ class TestTrainImages:
         options = TrainOptions(
             cache=cache, student="tiny_models:tiny_cnn", train_images=20, out=tmp_path / "run"
         )
-        part = StudentRun(options, load_training_data(options), quiet, quiet).images.splits["train"]
+        part = StudentRun(options, load_training_data(options)).images.splits["train"]
         assert part.labels.bincount().tolist() == [2] * 10
 
     def test_validation_and_test_stay_whole(self, cache: Path, tmp_path: Path) -> None:
@@ -304,6 +303,8 @@ def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
 ) -> None:
     train(tmp_path / "labels", cache, "--alpha", 0)
     summary = json.loads((tmp_path / "labels" / "summary.json").read_text())
+    (tmp_path / "foreign").mkdir()  # beside --out may lie what is no run's
+    (tmp_path / "foreign" / "summary.json").write_text('{"name": "of something else"}')
     for accuracy, warned in ((1.0, True), (0.0, False)):
         changed = json.dumps(summary | {"validation_accuracy": accuracy})
         (tmp_path / "labels" / "summary.json").write_text(changed)
@@ -420,4 +421,4 @@ def test_what_several_processes_cannot_share_is_refused(
         cache=cache, student="tiny_models:tiny_cnn", out=tmp_path / "run", **more
     )
     with pytest.raises(KdcacheError, match=message):
-        StudentRun(options, load_training_data(options), quiet, quiet, processes=Processes(0, 3))
+        StudentRun(options, load_training_data(options), processes=Processes(0, 3))

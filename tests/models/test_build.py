@@ -1,367 +1,119 @@
-"""Building models and their weights: what fits is loaded, what does not is said, nothing is ever executed."""
-
-import hashlib
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
-from urllib.error import URLError
+"""Building models by name: their heads, their stems, and what the seed decides."""
 
 import pytest
 import torch
-import torchvision
-from torch import Tensor, nn
-from torchvision.models.vision_transformer import VisionTransformer
+from tiny_weights import TINY, message, outputs, same
+from torch import nn
 
-from kdcache.errors import KdcacheError
 from kdcache.models.build import build_model
-from kdcache.models.heads import class_logits, head_parameters, replace_head
-from kdcache.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, describe
-from kdcache.models.weights import load_weights, read_state_dict, state_digest
-from kdcache.runtime.devices import pick_device
-
-TINY = "tiny_models:tiny_cnn"
+from kdcache.models.heads import head_parameters, replace_head
+from kdcache.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
-def message(call: Callable[[], object]) -> str:
-    with pytest.raises(KdcacheError) as error:
-        call()
-    return str(error.value)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("resnet18", 32), ("mobilenet_v3_small", 32), ("squeezenet1_1", 32), ("vit_tiny", 32)],
+)
+def test_a_new_head_has_the_wished_number_of_classes(name: str, side: int, tiny_vit: str) -> None:
+    built = build_model(name, "none", seed=0, classes=7, image_size=side)
+    assert outputs(built.module, side) == 7 and not built.pretrained
+    replace_head(built.module, 5)
+    assert outputs(built.module, side) == 5
 
 
-def outputs(module: nn.Module, side: int) -> int:
-    with torch.no_grad():
-        return class_logits(module.eval()(torch.zeros(2, 3, side, side))).shape[1]
+def test_without_a_wish_torchvisions_head_stays() -> None:
+    weight, bias = head_parameters(build_model("squeezenet1_1", "none", seed=0).module)
+    assert weight.shape == (1000, 512, 1, 1) and bias.shape == (1000,)
 
 
-def tiny_state(classes: int = 10) -> dict[str, Tensor]:
-    return build_model(TINY, None, seed=5, classes=classes).module.state_dict()
+@pytest.mark.parametrize(("name", "side"), [("tiny_cnn", 16), ("fully_convolutional", 16)])
+def test_a_callables_head_is_replaced(name: str, side: int) -> None:
+    assert outputs(build_model(f"tiny_models:{name}", None, seed=0, classes=4).module, side) == 4
 
 
-def saved(path: Path, state: object) -> str:
-    torch.save(state, path)
-    return str(path)
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.fixture(scope="module")
-def resnet_state() -> dict[str, Tensor]:
-    return build_model("resnet18", "none", seed=0, classes=7, small_stem=True).module.state_dict()
-
-
-@pytest.fixture
-def tiny_vit(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A transformer of torchvision's own class, small enough to build in no time, in torchvision's register."""
-
-    def vit_tiny(image_size: int = 224, num_classes: int = 1000) -> VisionTransformer:
-        return VisionTransformer(image_size, 16, 1, 2, 8, 16, num_classes=num_classes)
-
-    vit_tiny.__module__ = "torchvision.models.vision_transformer"
-    monkeypatch.setitem(torchvision.models._api.BUILTIN_MODELS, "vit_tiny", vit_tiny)
-    return "vit_tiny"
-
-
-class TestBuild:
-    @pytest.mark.parametrize(
-        ("name", "side"),
-        [("resnet18", 32), ("mobilenet_v3_small", 32), ("squeezenet1_1", 32), ("vit_tiny", 32)],
+def test_a_callable_keeps_its_own_head_where_it_has_the_number() -> None:
+    assert (
+        outputs(build_model("tiny_models:tiny_teacher", None, seed=0, classes=20).module, 16) == 20
     )
-    def test_a_new_head_has_the_wished_number_of_classes(
-        self, name: str, side: int, tiny_vit: str
-    ) -> None:
-        built = build_model(name, "none", seed=0, classes=7, image_size=side)
-        assert outputs(built.module, side) == 7 and not built.pretrained
-        replace_head(built.module, 5)
-        assert outputs(built.module, side) == 5
+    assert outputs(build_model("tiny_models:tiny_teacher", None, seed=0).module, 16) == 20
 
-    def test_without_a_wish_torchvisions_head_stays(self) -> None:
-        weight, bias = head_parameters(build_model("squeezenet1_1", "none", seed=0).module)
-        assert weight.shape == (1000, 512, 1, 1) and bias.shape == (1000,)
 
-    @pytest.mark.parametrize(("name", "side"), [("tiny_cnn", 16), ("fully_convolutional", 16)])
-    def test_a_callables_head_is_replaced(self, name: str, side: int) -> None:
-        assert (
-            outputs(build_model(f"tiny_models:{name}", None, seed=0, classes=4).module, side) == 4
-        )
-
-    def test_a_callable_keeps_its_own_head_where_it_has_the_number(self) -> None:
-        assert (
-            outputs(build_model("tiny_models:tiny_teacher", None, seed=0, classes=20).module, 16)
-            == 20
-        )
-        assert outputs(build_model("tiny_models:tiny_teacher", None, seed=0).module, 16) == 20
-
-    @pytest.mark.parametrize("classes", [None, 10, 7])
-    def test_the_seed_decides_the_weights_and_nothing_else_does(self, classes: int | None) -> None:
-        before = torch.get_rng_state()
-        one = build_model(TINY, None, seed=3, classes=classes).module.state_dict()
-        torch.rand(5)
-        again, other = (
-            build_model(TINY, None, seed=seed, classes=classes).module.state_dict()
-            for seed in (3, 4)
-        )
-        assert same(one, again) and not same(one, other)
-        torch.set_rng_state(before)
-        build_model(TINY, None, seed=3, classes=classes)
-        assert torch.equal(torch.get_rng_state(), before)
-
-    def test_small_stem_keeps_the_resolution(self) -> None:
-        module = build_model("resnet18", "none", seed=0, classes=3, small_stem=True).module
-        assert module.maxpool(module.conv1(torch.zeros(1, 3, 32, 32))).shape == (1, 64, 32, 32)
-
-    @pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_tiny"])
-    def test_small_stem_is_for_resnets(self, name: str, tiny_vit: str) -> None:
-        assert message(lambda: build_model(name, "none", seed=0, small_stem=True)) == (
-            f"expected a ResNet for --small-stem; found {name}; leave --small-stem away"
-        )
-
-    def test_what_the_user_says_of_the_input_goes_before_the_weights(self) -> None:
-        plain = build_model(TINY, None, seed=0).preprocessing
-        assert plain == Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
-        given = build_model(TINY, None, seed=0, image_size=32, std=(1.0, 2.0, 3.0)).preprocessing
-        assert given == Preprocessing(32, IMAGENET_MEAN, (1.0, 2.0, 3.0))
-
-    def test_an_unknown_model(self) -> None:
-        assert message(lambda: build_model("resnet19", "none", seed=0)) == (
-            "expected a torchvision classification model or package.module:callable; found resnet19;"
-            " see torchvision.models.list_models()"
-        )
-
-    @pytest.mark.parametrize(
-        ("name", "found"),
-        [
-            ("no_such_package:net", "No module named 'no_such_package'"),
-            ("tiny_models:tiny", "module 'tiny_models' has no attribute 'tiny'"),
-            ("tiny_models:nn", "'module' object is not callable"),
-        ],
+@pytest.mark.parametrize("classes", [None, 10, 7])
+def test_the_seed_decides_the_weights_and_nothing_else_does(classes: int | None) -> None:
+    before = torch.get_rng_state()
+    one = build_model(TINY, None, seed=3, classes=classes).module.state_dict()
+    torch.rand(5)
+    again, other = (
+        build_model(TINY, None, seed=seed, classes=classes).module.state_dict() for seed in (3, 4)
     )
-    def test_a_callable_that_cannot_be_had(self, name: str, found: str) -> None:
-        assert message(lambda: build_model(name, None, seed=0)) == (
-            f"expected an importable package.module:callable; found {name} ({found}); check PYTHONPATH"
-        )
-
-    def test_a_callable_that_returns_no_module(self) -> None:
-        assert message(lambda: build_model("tiny_models:no_module", None, seed=0)) == (
-            "expected tiny_models:no_module() to return an nn.Module; found int; correct the callable"
-        )
-
-    def test_a_model_without_a_head(self) -> None:
-        assert message(lambda: replace_head(nn.Flatten(), 3)) == (
-            "expected a model that ends in a Linear or Conv2d layer; found Flatten; give another model"
-        )
-        assert (
-            build_model("tiny_models:headless", None, seed=0, classes=3).module.state_dict() == {}
-        )
+    assert same(one, again) and not same(one, other)
+    torch.set_rng_state(before)
+    build_model(TINY, None, seed=3, classes=classes)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-class TestWeightsFromAFile:
-    def test_they_are_loaded_whatever_the_seed(self, tmp_path: Path) -> None:
-        state = tiny_state()
-        built = build_model(TINY, saved(tmp_path / "w.pt", state), seed=9)
-        assert same(built.module.state_dict(), state) and built.pretrained
+def test_small_stem_keeps_the_resolution() -> None:
+    module = build_model("resnet18", "none", seed=0, classes=3, small_stem=True).module
+    assert module.maxpool(module.conv1(torch.zeros(1, 3, 32, 32))).shape == (1, 64, 32, 32)
 
-    @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-    def test_wrappers_and_the_prefix_of_parallel_training_are_taken_off(
-        self, wrapper: str, tmp_path: Path
-    ) -> None:
-        state = tiny_state()
-        wrapped = {wrapper: {f"module.{key}": value for key, value in state.items()}, "epoch": 3}
-        assert same(read_state_dict(Path(saved(tmp_path / "w.pt", wrapped))), state)
 
-    def test_another_number_of_classes_gets_a_new_head_on_the_old_body(
-        self, tmp_path: Path
-    ) -> None:
-        state = tiny_state()
-        module = build_model(TINY, saved(tmp_path / "w.pt", state), seed=9, classes=4).module
-        assert outputs(module, 16) == 4
-        assert all(
-            torch.equal(module.state_dict()[key], state[key])
-            for key in state
-            if not key.startswith("5.")
-        )
-
-    def test_classes_and_small_stem_are_read_off_the_state_dict(
-        self, resnet_state: dict[str, Tensor], tmp_path: Path
-    ) -> None:
-        module = build_model("resnet18", saved(tmp_path / "w.pt", resnet_state), seed=1).module
-        assert same(module.state_dict(), resnet_state)
-        assert outputs(module, 32) == 7 and isinstance(module.maxpool, nn.Identity)
-
-    def test_a_small_stem_over_7_by_7_weights_starts_afresh(self, tmp_path: Path) -> None:
-        state = build_model("resnet18", "none", seed=0, classes=3).module.state_dict()
-        given = build_model(
-            "resnet18", saved(tmp_path / "w.pt", state), seed=1, small_stem=True
-        ).module.state_dict()
-        assert given["conv1.weight"].shape == (64, 3, 3, 3)
-        assert all(torch.equal(given[key], state[key]) for key in state if key != "conv1.weight")
-
-    def test_a_transformers_positions_are_stretched_to_another_image_size(
-        self, tiny_vit: str, tmp_path: Path
-    ) -> None:
-        state = build_model(tiny_vit, "none", seed=0, classes=6, image_size=32).module.state_dict()
-        state["encoder.pos_embedding"] = torch.arange(5.0)[None, :, None].expand(1, 5, 8).clone()
-        built = build_model(tiny_vit, saved(tmp_path / "w.pt", state), seed=0, image_size=64)
-        positions = built.module.state_dict()["encoder.pos_embedding"]
-        assert built.preprocessing.image_size == 64 and outputs(built.module, 64) == 6
-        # 2 x 2 patches become 4 x 4, corners on corners (torchvision's bicubic aligns them); the class token stays
-        assert positions.shape == (1, 17, 8)
-        assert positions[0, [0, 1, 4, 13, 16], 0].tolist() == pytest.approx(
-            [0, 1, 2, 3, 4], abs=1e-5
-        )
-
-    def test_what_a_run_wrote_beside_its_student_is_used(self, tmp_path: Path) -> None:
-        known = Preprocessing(40, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ("a", "b"))
-        (tmp_path / "student.json").write_text(describe(known, model="tiny", small_stem=False))
-        built = build_model(TINY, saved(tmp_path / "student.pt", tiny_state()), seed=0)
-        assert built.preprocessing == known
-        assert json.loads(describe(known, model="tiny"))["model"] == "tiny"
-
-    @pytest.mark.parametrize(
-        "text", ["", "{", "{}", "[]", '{"image_size": 3, "mean": 1, "std": 2, "class_names": []}']
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_tiny"])
+def test_small_stem_is_for_resnets(name: str, tiny_vit: str) -> None:
+    assert message(lambda: build_model(name, "none", seed=0, small_stem=True)) == (
+        f"expected a ResNet for --small-stem; found {name}; omit --small-stem"
     )
-    def test_a_spoilt_description_is_named(self, text: str, tmp_path: Path) -> None:
-        (tmp_path / "student.json").write_text(text)
-        weights = saved(tmp_path / "student.pt", tiny_state())
-        told = message(lambda: build_model(TINY, weights, seed=0))
-        assert told.startswith(
-            f"expected {tmp_path}/student.json as train_student.py writes it; found "
-        )
-        assert told.endswith("; repair or remove it")
 
-    def test_weights_that_do_not_fit_name_the_keys(self, tmp_path: Path) -> None:
-        state = tiny_state()
-        state["0.weight"] = state["0.weight"][:4]
-        state["extra"] = state.pop("5.bias")
-        weights = saved(tmp_path / "w.pt", state)
-        assert message(lambda: build_model(TINY, weights, seed=0)) == (
-            f"expected weights that fit {TINY} from {weights};"
-            " found 0.weight (4, 3, 3, 3) for (8, 3, 3, 3), missing 5.bias, unknown extra; give weights of this model"
-        )
 
-    def test_many_faults_are_counted(self, tmp_path: Path) -> None:
-        weights = saved(tmp_path / "w.pt", {f"a{number}": torch.zeros(1) for number in range(3)})
-        # 9 tensors of tiny_cnn are missing and 3 unknown: 4 are named
-        assert " and 8 more; give weights of this model" in message(
-            lambda: build_model(TINY, weights, seed=0)
-        )
+def test_what_the_user_says_of_the_input_goes_before_the_weights() -> None:
+    plain = build_model(TINY, None, seed=0).preprocessing
+    assert plain == Preprocessing(224, IMAGENET_MEAN, IMAGENET_STD)
+    given = build_model(TINY, None, seed=0, image_size=32, std=(1.0, 2.0, 3.0)).preprocessing
+    assert given == Preprocessing(32, IMAGENET_MEAN, (1.0, 2.0, 3.0))
 
-    def test_a_pickle_with_code_is_refused_and_not_executed(self, tmp_path: Path) -> None:
-        class Payload:
-            def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-                return os.mkdir, (str(tmp_path / "executed"),)
 
-        weights = saved(tmp_path / "w.pt", {"0.weight": Payload()})
-        assert message(lambda: build_model(TINY, weights, seed=0)) == (
-            f"expected a state dict saved by torch.save; found {weights}, which is not one; give another file"
-        )
-        assert not (tmp_path / "executed").exists()
-
-    @pytest.mark.parametrize(
-        "content", [b"", b"PK\x03\x04", bytes(100), b"text"], ids=["empty", "zip", "zeros", "text"]
+def test_an_unknown_model() -> None:
+    assert message(lambda: build_model("resnet19", "none", seed=0)) == (
+        "expected a torchvision classification model or package.module:callable; found resnet19;"
+        " see torchvision.models.list_models()"
     )
-    def test_a_file_that_is_no_state_dict(self, content: bytes, tmp_path: Path) -> None:
-        (tmp_path / "w.pt").write_bytes(content)
-        assert message(lambda: read_state_dict(tmp_path / "w.pt")) == (
-            f"expected a state dict saved by torch.save; found {tmp_path}/w.pt, which is not one; give another file"
-        )
 
-    @pytest.mark.parametrize(
-        "content", [[1, 2], {"a": 1}, torch.zeros(3), {"state_dict": {"a": "b"}}], ids=str
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("no_such_package:net", "No module named 'no_such_package'"),
+        ("tiny_models:tiny", "module 'tiny_models' has no attribute 'tiny'"),
+    ],
+)
+def test_a_callable_that_cannot_be_had(name: str, found: str) -> None:
+    assert message(lambda: build_model(name, None, seed=0)) == (
+        f"expected an importable package.module:name; found {name} ({found});"
+        " check the name and PYTHONPATH"
     )
-    def test_a_saved_object_that_is_no_state_dict(self, content: object, tmp_path: Path) -> None:
-        path = Path(saved(tmp_path / "w.pt", content))
-        assert message(lambda: read_state_dict(path)) == (
-            f"expected a state dict saved by torch.save; found {path} with something else; give another file"
-        )
 
 
-class TestWeightsByName:
-    URLS = "torchvision.models._api.load_state_dict_from_url"
-
-    def test_torchvisions_weights_bring_their_preprocessing_and_classes(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        state = torchvision.models.squeezenet1_1().state_dict()
-        monkeypatch.setattr(self.URLS, lambda url, **named: dict(state))
-        built = build_model("squeezenet1_1", None, seed=0)
-        assert same(built.module.state_dict(), state)
-        assert (built.weights, built.pretrained) == ("IMAGENET1K_V1", True)
-        assert built.preprocessing.image_size == 224 and built.preprocessing.mean == IMAGENET_MEAN
-        assert (
-            len(built.preprocessing.class_names) == 1000
-            and built.preprocessing.class_names[0] == "tench"
-        )
-
-    def test_the_hash_in_the_files_name_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked: dict[str, object] = {}
-        monkeypatch.setattr(self.URLS, lambda url, **named: asked.update(named) or {})
-        load_weights("resnet18", "IMAGENET1K_V1")
-        assert asked["check_hash"] is True
-
-    @pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("invalid hash value")])
-    def test_without_a_network_the_address_is_told(
-        self, error: Exception, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refuse(url: str, **named: object) -> None:
-            raise error
-
-        monkeypatch.setattr(self.URLS, refuse)
-        assert message(lambda: build_model("resnet18", None, seed=0)) == (
-            f"expected a network to download resnet18 IMAGENET1K_V1; found none ({error});"
-            " download https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere and give the file's path as weights"
-        )
-
-    def test_an_unknown_name_lists_the_known_ones(self) -> None:
-        assert message(lambda: build_model("resnet50", "IMAGENET1K_V3", seed=0)) == (
-            "expected weights of resnet50: IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, none or a file; found IMAGENET1K_V3;"
-            " correct the name or path"
-        )
-
-    def test_a_callable_has_no_named_weights(self) -> None:
-        assert message(lambda: build_model(TINY, "IMAGENET1K_V1", seed=0)) == (
-            f"expected none or a file as weights of {TINY}; found IMAGENET1K_V1; give the path of a state dict"
-        )
-
-
-def test_state_digest_depends_on_each_tensor_and_name() -> None:
-    module = build_model(TINY, None, seed=0).module
-    digests = {state_digest(module)}
-    for value in module.state_dict().values():
-        kept = value.clone()
-        value.view(-1)[-1] += 1
-        digests.add(state_digest(module))
-        value.copy_(kept)
-    assert len(digests) == 1 + len(module.state_dict())
-    assert state_digest(module) in digests
-    assert state_digest(nn.Sequential(module)) not in digests
-
-
-def test_state_digest_by_hand() -> None:
-    module = nn.Linear(1, 2)
-    with torch.no_grad():
-        module.weight.copy_(torch.tensor([[1.0], [-2.0]]))
-        module.bias.zero_()
-    raw = (
-        b"bias torch.float32 (2,)\n"
-        + bytes(8)
-        + b"weight torch.float32 (2, 1)\n"
-        + b"\0\0\x80\x3f\0\0\0\xc0"
+def test_a_name_that_is_no_callable() -> None:
+    assert message(lambda: build_model("tiny_models:nn", None, seed=0)) == (
+        "expected tiny_models:nn to be callable; found module; correct the name"
     )
-    assert state_digest(module) == hashlib.sha256(raw).hexdigest()
 
 
-def test_wrapped_outputs_are_unwrapped() -> None:
-    logits = torch.zeros(2, 3)
-    assert class_logits(logits) is logits
-    assert class_logits(torchvision.models.GoogLeNetOutputs(logits, None, None)) is logits
+def test_a_callable_that_needs_arguments() -> None:
+    told = message(lambda: build_model("torch.nn:Linear", None, seed=0))
+    assert told.startswith(
+        "expected torch.nn:Linear to return a model when it is called without arguments; found "
+    )
+    assert told.endswith("; correct the callable")
 
 
-def test_devices() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    told = message(lambda: pick_device("toaster"))
-    assert told.startswith("expected a device that torch can use here; found --device toaster (")
-    assert told.endswith("; try --device cpu")
+def test_a_callable_that_returns_no_module() -> None:
+    assert message(lambda: build_model("tiny_models:no_module", None, seed=0)) == (
+        "expected tiny_models:no_module() to return an nn.Module; found int; correct the callable"
+    )
+
+
+def test_a_model_without_a_head() -> None:
+    assert message(lambda: replace_head(nn.Flatten(), 3)) == (
+        "expected a model that ends in a Linear or Conv2d layer; found Flatten; give another model"
+    )
+    assert build_model("tiny_models:headless", None, seed=0, classes=3).module.state_dict() == {}

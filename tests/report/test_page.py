@@ -14,14 +14,23 @@ from finished_runs import IMAGES, NAMES, write_run, write_sweep
 from matplotlib import image as image_files
 from PIL import Image
 
-from kdcache.cli import main as tools
+from kdcache.cli.main import main
 from kdcache.data.datasets import load_images
 from kdcache.report.page import charts, svg
 from kdcache.runs.predictions import save_predictions
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-SECTIONS = ["Test accuracy", "Learning", "Temperature and alpha", "Cost", "Confusions", "Confidence", "Student and teacher",
-            "Where they disagree", "Runs"]  # fmt: skip
+SECTIONS = [
+    "Test accuracy",
+    "Learning",
+    "Temperature and alpha",
+    "Cost",
+    "Confusions",
+    "Confidence",
+    "Student and teacher",
+    "Where they disagree",
+    "Runs",
+]
 
 
 class Reader(HTMLParser):
@@ -95,9 +104,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_page_on_a_sweep(tmp_path: Path, folder: Path) -> None:
     digest = load_images("folder", folder).splits["test"].digest()
     sweep = write_sweep(tmp_path / "runs", test_digest=digest)
-    assert (
-        run(tools.main, "compare", sweep, "--html", tmp_path / "page.html", "--data", folder) == 0
-    )
+    assert run(main, "compare", sweep, "--html", tmp_path / "page.html", "--data", folder) == 0
     reader = read(tmp_path / "page.html")
     assert sections(reader) == SECTIONS
     assert [tag for tag, _ in reader.headings].count("h1") == 1
@@ -113,11 +120,11 @@ def test_without_the_images_it_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     sweep = write_sweep(tmp_path / "runs")
-    assert run(tools.main, "compare", sweep, "--html", tmp_path / "page.html") == 0
+    assert run(main, "compare", sweep, "--html", tmp_path / "page.html") == 0
     reader = read(tmp_path / "page.html")
     assert sections(reader) == SECTIONS and "Give --data DIR" in reader.text
     message = refused(
-        tools.main, capsys, "compare", sweep, "--html", tmp_path / "p.html", "--data", folder
+        main, capsys, "compare", sweep, "--html", tmp_path / "p.html", "--data", folder
     )
     assert "others in" in message and "correct --data" in message
 
@@ -135,7 +142,7 @@ def test_runs_of_an_older_version(tmp_path: Path) -> None:
         )
         for held in ("config.json", "metrics.jsonl", "student.json"):
             (out / held).unlink()
-    assert run(tools.main, "compare", tmp_path / "runs", "--html", tmp_path / "page.html") == 0
+    assert run(main, "compare", tmp_path / "runs", "--html", tmp_path / "page.html") == 0
     reader = read(tmp_path / "page.html")
     assert sections(reader) == ["Test accuracy", "Cost", "Runs"]
     assert "left no predictions.pt" in reader.text
@@ -144,7 +151,7 @@ def test_runs_of_an_older_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"test": None}, {"test": 0.5}, {"test": 0.5, "alpha": 0.5}])
 def test_a_single_run(changes: dict, tmp_path: Path) -> None:
     out = write_run(tmp_path / "<b>&'\"", **changes)
-    assert run(tools.main, "compare", out, "--html", tmp_path / "page.html") == 0
+    assert run(main, "compare", out, "--html", tmp_path / "page.html") == 0
     assert "<b>&'\"" in read(tmp_path / "page.html").text
 
 
@@ -155,7 +162,7 @@ def test_many_classes_are_no_matrix(tmp_path: Path) -> None:
         save_predictions(
             out / "predictions.pt", torch.arange(600) % 300, student=logits, teacher=None
         )
-    assert run(tools.main, "compare", tmp_path / "runs", "--html", tmp_path / "page.html") == 0
+    assert run(main, "compare", tmp_path / "runs", "--html", tmp_path / "page.html") == 0
     found = sections(read(tmp_path / "page.html"))
     assert (
         "Confidence" in found and "Confusions" not in found and "Student and teacher" not in found
@@ -166,10 +173,10 @@ def test_the_embedded_images_need_no_folder(tmp_path: Path) -> None:
     test = load_images("shapes", Path(), limit=IMAGES).splits["test"]
     out = write_run(tmp_path / "run", 0.5, alpha=0.5, dataset="shapes", test_digest=test.digest())
     page = tmp_path / "page.html"
-    assert run(tools.main, "compare", out, "--html", page) == 0
+    assert run(main, "compare", out, "--html", page) == 0
     assert any(tag == "img" for tag, _ in read(page).found)
     write_run(tmp_path / "other", 0.5, alpha=0.5, dataset="shapes")
-    assert run(tools.main, "compare", tmp_path / "other", "--html", page) == 0
+    assert run(main, "compare", tmp_path / "other", "--html", page) == 0
     assert "They cannot be shown" in read(page).text
 
 
@@ -187,7 +194,7 @@ def test_labels_are_spread() -> None:
 def test_text_is_escaped_and_cut() -> None:
     assert svg.escape('<a href="x">&\'\udcff') == "&lt;a href=&quot;x&quot;&gt;&amp;&#x27;?"
     assert svg.shorten("a long name", 40) == "a long…"
-    assert "<script" not in charts.dots([("<script>", "zero", [50.0])], [("<script>", 60.0)])
+    assert "<script" not in charts.dots([("<script>", "baseline", [50.0])], [("<script>", 60.0)])
 
 
 def chromium(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -209,7 +216,7 @@ def chromium(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 def test_a_browser_opens_it(tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
-    assert run(tools.main, "compare", write_sweep(tmp_path / "runs"), "--html", page) == 0
+    assert run(main, "compare", write_sweep(tmp_path / "runs"), "--html", page) == 0
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     chromium(profile, "--window-size=375,3000", f"--screenshot={picture}", page.as_uri())
     shown = image_files.imread(picture)

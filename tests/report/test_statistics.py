@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcache.report import statistics as subject
+from kdcache.report.comparison import statistics as subject
 
 
 def test_mean_and_standard_deviation_by_hand():
@@ -71,7 +71,8 @@ def test_incomplete_beta_at_its_ends():
 
 
 def test_paired_test_by_hand():
-    # differences 1, 2, 3 in the seeds that both have: mean 2, deviation 1, t = 2 sqrt(3), p = 1 - t / sqrt(t^2 + 2)
+    # differences 1, 2, 3 in the seeds that both have: mean 2, deviation 1, t = 2 sqrt(3),
+    # p = 1 - t / sqrt(t^2 + 2)
     found = subject.paired_test({0: 1, 1: 2, 2: 4, 7: 100}, {2: 1, 1: 0, 0: 0, 5: -100})
     assert (found.seeds, found.difference, found.reason) == ((0, 1, 2), 2, "")
     t = 2 * math.sqrt(3)

@@ -11,7 +11,7 @@ from kdcache.runtime import host_memory as memory
 
 _FAULTS = """
 import resource, torch
-from kdcache.memory import keep_freed_memory
+from kdcache.runtime import keep_freed_memory
 if {keep}:
     keep_freed_memory()
 torch.empty(256 << 20, dtype=torch.uint8).fill_(1)
@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(keep: bool) -> int:
-    """Pages that the system had to provide for tensors of 160, 128 and 96 MiB after one of 256 MiB that is gone."""
+    """Pages that the system provides for tensors of 160, 128 and 96 MiB after one of 256."""
     code = _FAULTS.format(keep=keep)
     root = Path(__file__).parent.parent.parent
     return int(
@@ -40,15 +40,15 @@ def test_freed_memory_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("available", "kept"), [(700, True), (600, True), (599, False)])
-def test_it_is_kept_where_there_is_room_for_gaps(
+def test_it_is_kept_where_there_is_room_for_fragmentation(
     available: int, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that once had 1,000 kB and now has 1,000: with 600 more there is 1.6 times its peak."""
+    """A process had 1,000 kB at its peak and has 1,000 now: 600 more make 1.6 times the peak."""
     calls = []
     library = type("Library", (), {"mallopt": lambda self, *arguments: calls.append(arguments)})()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
     found = {"status": {"VmRSS": 1000, "VmHWM": 1000}, "meminfo": {"MemAvailable": available}}
-    monkeypatch.setattr(memory, "_kibibytes", lambda path: found[path.name])
+    monkeypatch.setattr(memory, "_read_kibibytes", lambda path: found[path.name])
     assert memory.keep_freed_memory() == kept
     assert calls == [(-4, 0), (-1, -1)] * kept
 
@@ -60,12 +60,12 @@ def test_it_is_kept_where_there_is_room_for_gaps(
 def test_elsewhere_nothing_happens(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without glibc, or without Linux's files about memory."""
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
-    monkeypatch.setattr(memory, "_kibibytes", lambda path: {})
+    monkeypatch.setattr(memory, "_read_kibibytes", lambda path: {})
     assert not memory.keep_freed_memory()
     memory.give_back_freed_memory()
 
 
 def test_rows_in_kibibytes_are_read(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t   12 kB\nThreads:\t3\n")
-    assert memory._kibibytes(tmp_path / "status") == {"VmHWM": 12}
-    assert memory._kibibytes(tmp_path / "missing") == {}
+    assert memory._read_kibibytes(tmp_path / "status") == {"VmHWM": 12}
+    assert memory._read_kibibytes(tmp_path / "missing") == {}

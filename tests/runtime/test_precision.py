@@ -28,7 +28,11 @@ def test_precision_is_that_of_the_arithmetic(precision: str, dtype: torch.dtype)
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
 
 
-def main_process_first(width: int) -> nn.Module:
+def never_asked() -> float:
+    raise AssertionError("nothing here depends on the operations")
+
+
+def pointwise_convolution(width: int) -> nn.Module:
     """A 1 x 1 convolution: 2 * 3 * width operations a pixel."""
     return nn.Conv2d(3, width, 1)
 
@@ -47,7 +51,11 @@ def test_auto_on_a_cpu_is_bf16_for_large_models_where_it_has_it(
     monkeypatch.setattr(
         torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False
     )
-    assert pick_precision("auto", CPU, main_process_first(width), 316, on_gpu="fp16") == expected
+
+    def operations() -> float:
+        return forward_flops(pointwise_convolution(width), 316)
+
+    assert pick_precision("auto", CPU, operations, on_gpu="fp16") == expected
 
 
 @pytest.mark.parametrize(
@@ -67,17 +75,17 @@ def test_auto_on_a_gpu_is_what_the_phase_wishes_and_the_gpu_has(
         "is_bf16_supported",
         lambda including_emulation: native and not including_emulation,
     )
-    assert pick_precision("auto", GPU, main_process_first(2), 8, on_gpu=on_gpu) == expected
+    assert pick_precision("auto", GPU, never_asked, on_gpu=on_gpu) == expected
 
 
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_a_precision_that_is_given_stays(device: torch.device) -> None:
-    assert pick_precision("fp16", device, main_process_first(2), 8, on_gpu="bf16") == "fp16"
+    assert pick_precision("fp16", device, never_asked, on_gpu="bf16") == "fp16"
 
 
 def test_without_news_of_the_processor_it_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not arithmetic.multiplies_bf16()
+    assert not arithmetic.cpu_has_bf16()
 
 
 def test_flops_by_hand() -> None:
@@ -147,7 +155,7 @@ def test_on_a_cpu_the_batch_follows_the_largest_output(largest: int, batch: int)
 
 
 def test_on_a_gpu_the_batch_follows_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 2 GiB that nobody has and 1 that torch holds and does not use: a 32nd is 96 MiB, or 40.6 of 2.36 MiB
+    # 2 GiB that nobody has and 1 that torch does not use: a 32nd is 96 MiB, or 40.6 of 2.36 MiB
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 << 30, 8 << 30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 << 30)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 << 30)

@@ -3,25 +3,30 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from commands import refused, run
 
 import precompute_teacher
-from kdcache.cli import main as tools
+from kdcache.cli.main import main
 from kdcache.config import TrainOptions
-from kdcache.engine.student_run import StudentRun
-from kdcache.engine.training_data import TrainingData, load_training_data
+from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import KdcacheError
+from kdcache.runs import EpochRecord, RunSummary
 from kdcache.search import sweep
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 
 
-def quiet(*_: object) -> None:
-    pass
+class Said(sweep.SweepCallbacks):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +51,9 @@ def base(cache: Path, tmp_path: Path) -> TrainOptions:
 
 def train_all(
     students: list[TrainOptions], training_data: TrainingData
-) -> tuple[list[dict[str, Any]], list[str]]:
-    said: list[str] = []
-    return sweep.train_all(students, training_data, said.append, quiet, quiet), said
+) -> tuple[list[RunSummary], list[str]]:
+    said = Said()
+    return sweep.train_all(students, training_data, said), said.lines
 
 
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
@@ -72,12 +77,8 @@ def test_a_sweep_trains_what_single_runs_would(
     base: TrainOptions, training_data: TrainingData, tmp_path: Path
 ) -> None:
     summaries, _ = train_all(sweep.combinations(base, {"alpha": (0.0, 0.9)}, (0,)), training_data)
-    assert [entry["alpha"] for entry in summaries] == [0.0, 0.9]
-    single = StudentRun(
-        base.replace(out=tmp_path / "single"), load_training_data(base), quiet, quiet
-    )
-    single.train()
-    single.finish()
+    assert [entry.alpha for entry in summaries] == [0.0, 0.9]
+    train_student(base.replace(out=tmp_path / "single"))
     swept = torch.load(base.out / "alpha=0.9,seed=0" / "student.pt", weights_only=True)
     alone = torch.load(tmp_path / "single" / "student.pt", weights_only=True)
     assert all(torch.equal(swept[key], alone[key]) for key in alone)
@@ -100,7 +101,7 @@ def test_an_interrupted_student_goes_on(
     students = sweep.combinations(base, {}, (0,))
     keep = StudentRun._keep
 
-    def interrupted(self: StudentRun, record: dict[str, float]) -> None:
+    def interrupted(self: StudentRun, record: EpochRecord) -> None:
         keep(self, record)
         raise KeyboardInterrupt
 
@@ -123,7 +124,7 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
 ) -> None:
     students = sweep.combinations(base, {"lr": (1e30, 0.1)}, (0,))
     summaries, said = train_all(students, training_data)
-    assert [entry["name"] for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
+    assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
     failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
     assert "expected a finite loss that does not explode" in failed and any(
         "failed: expected a finite loss" in line for line in said
@@ -138,9 +139,7 @@ def test_one_that_another_process_trains_is_left_to_it(
     with open(students[0].out / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         summaries, said = train_all(students, training_data)
-    assert [entry["seed"] for entry in summaries] == [
-        1
-    ] and "seed=0: another process is at it" in said
+    assert [entry.seed for entry in summaries] == [1] and "seed=0: another process is at it" in said
 
 
 def test_where_the_images_lie_is_no_other_sweep(
@@ -173,13 +172,16 @@ def test_hopeless_students_are_stopped_by_the_median_rule(
     students = sweep.combinations(base.replace(epochs=4), {}, (0, 1, 2))
     for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
         options.out.mkdir(parents=True)
-        lines = [json.dumps({"validation_accuracy": accuracy}) for accuracy in accuracies]
+        lines = [
+            json.dumps(EpochRecord(epoch, accuracy).to_json())
+            for epoch, accuracy in enumerate(accuracies, 1)
+        ]
         (options.out / "metrics.jsonl").write_text("\n".join(lines))
-    assert sweep._below_median(students, [{"validation_accuracy": 0.55}])
-    assert not sweep._below_median(students, [{"validation_accuracy": 0.65}])
+    assert sweep._below_median(students, [EpochRecord(1, 0.55)])
+    assert not sweep._below_median(students, [EpochRecord(1, 0.65)])
     # a quarter of 8 epochs is 2: after the first nobody is stopped
     longer = [options.replace(epochs=8) for options in students]
-    assert not sweep._below_median(longer, [{"validation_accuracy": 0.0}])
+    assert not sweep._below_median(longer, [EpochRecord(1, 0.0)])
 
 
 def test_a_stopped_student_is_neither_tested_nor_tried_again(
@@ -187,18 +189,14 @@ def test_a_stopped_student_is_neither_tested_nor_tried_again(
 ) -> None:
     students = sweep.combinations(base, {}, (0,))
     monkeypatch.setattr(sweep, "_below_median", lambda students, history: True)
-    said: list[str] = []
-    assert (
-        sweep.train_all(students, training_data, said.append, quiet, quiet, stop_early=True) == []
-    )
-    assert said[-1] == "seed=0: stopped after epoch 1, below the median"
+    said = Said()
+    assert sweep.train_all(students, training_data, said, stop_early=True) == []
+    assert said.lines[-1] == "seed=0: stopped after epoch 1, below the median"
     assert json.loads((students[0].out / "stopped.json").read_text())["epoch"] == 1
     assert not (students[0].out / "student.pt").exists()
-    said.clear()
-    assert (
-        sweep.train_all(students, training_data, said.append, quiet, quiet, stop_early=True) == []
-        and said == []
-    )
+    said.lines.clear()
+    assert sweep.train_all(students, training_data, said, stop_early=True) == []
+    assert said.lines == []
 
 
 def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +213,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         base.out,
     ]
     options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
-    assert run(tools.main, *arguments, *options) == 0
+    assert run(main, *arguments, *options) == 0
     assert len(list(base.out.glob("*/summary.json"))) == 8
     assert "temperature=4.0,alpha=0.5,seed=1" in capsys.readouterr().out
 
@@ -238,7 +236,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         ),
         (
             ["--set", "loss=l2"],
-            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse; found --loss l2",
+            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse, or package.module:name; found --loss l2",
         ),
         (
             ["--set", "labels=dataset,teacher"],
@@ -257,7 +255,7 @@ def test_bad_settings_are_refused(
     arguments: list[object], message: str, base: TrainOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(
-        tools.main, capsys, "sweep", base.cache, "--out", base.out, *arguments
+        main, capsys, "sweep", base.cache, "--out", base.out, *arguments
     )
     assert not base.out.exists()
 
@@ -277,7 +275,7 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
 
         def wait(self) -> None:
             self._lock.close()
-            assert run(tools.main, *started[0][3:]) == 0
+            assert run(main, "sweep", *started[0][3:]) == 0
 
     options = [
         "--student",
@@ -292,12 +290,16 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
         base.out,
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep.subprocess, "Popen", Helper)
-        assert run(tools.main, "sweep", base.cache, *options, "--jobs", 2) == 0
-    assert started[0][1:4] == ["-m", "kdcache", "sweep"] and started[0][-2:] == ["--jobs", "1"]
+        patch.setattr("kdcache.cli.commands.sweep.subprocess.Popen", Helper)
+        assert run(main, "sweep", base.cache, *options, "--jobs", 2) == 0
+    assert started[0][1:3] == ["-m", "kdcache.cli.commands.sweep"]
+    assert started[0][-2:] == ["--jobs", "1"]
     table = capsys.readouterr().out.splitlines()
     assert "seed=1: another process is at it" in table
-    assert any(line.startswith(str(base.out / "seed=1")) for line in table[-3:])
+    header, _, *lines = table[-4:]
+    assert header.split()[:3] == ["what", "model", "n"]
+    rows = [line.split()[:3] for line in lines]
+    assert ["distilled", "tiny_models:tiny_cnn", "2"] in rows  # both seeds
 
 
 def test_an_interrupted_sweep_says_how_far_it_came(
@@ -306,7 +308,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
     def interrupted(run: StudentRun) -> None:
         raise KeyboardInterrupt  # anywhere, without words of its own
 
-    monkeypatch.setattr(sweep, "draw_pictures", interrupted)
+    monkeypatch.setattr("kdcache.cli.callbacks.draw_pictures", interrupted)
     options = [
         "--student",
         "tiny_models:tiny_cnn",
@@ -319,7 +321,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
         "--out",
         base.out,
     ]
-    assert run(tools.main, "sweep", base.cache, *options) == 130
+    assert run(main, "sweep", base.cache, *options) == 130
     assert (
         "interrupted; 1 of 2 students are finished; the same command goes on"
         in capsys.readouterr().err

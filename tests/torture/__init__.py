@@ -1,7 +1,8 @@
-"""What a cache must live through: kills, power losses, full disks, damage and forgery. See docs/torture.md.
+"""What a cache must live through: kills, power losses, full disks, damage and forgery.
 
-Each script is `python -m torture.NAME [--count N] [--seed S]` in the folder `tests`, prints one row of a table and
-ends with exit code 1 where anything went wrong. `python tests/torture/run.py` runs all of them.
+Each script is `python -m torture.NAME [--count N] [--seed S]` in the folder `tests`, prints one row
+of a table and ends with exit code 1 where anything went wrong. `python tests/torture/run.py` runs
+all of them.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the torture scripts share: small caches whose numbers follow from their indices, children, one row of a table."""
+"""What the torture scripts share: small caches computed from indices, children, rows of a table."""
 
 import argparse
 import os
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cache_makers import make_manifest
 
+from kdcache.cache.manifest import Manifest
 from kdcache.cache.reader import Cache, open_cache
 from kdcache.cache.writer import CacheWriter
 from kdcache.config import SPLITS
@@ -31,7 +33,10 @@ _write = os.write  # what children report must not be counted among the calls of
 
 @dataclass(frozen=True)
 class Job:
-    """A cache to be written: every number follows from its row, its split and `kind`, so that no wrong row can pass."""
+    """A cache to be written.
+
+    Every number follows from its row, its split and `kind`, so that no wrong row can pass.
+    """
 
     kind: str = "sine"
     rows: tuple[int, int, int] = (9, 4, 3)
@@ -40,41 +45,38 @@ class Job:
     block_rows: int = 4
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        counts = dict(zip(SPLITS, self.rows, strict=True))
-        return {
-            "dataset": {"name": "indexed", "class_names": ["even", "odd"]},
-            "splits": {
-                split: {"rows": n, "views": self.views if split == "train" else 1}
-                for split, n in counts.items()
-            },
-            "teacher": {"name": self.kind, "classes": self.classes},
-        }
+    def manifest(self) -> Manifest:
+        return make_manifest(self.rows, self.views, self.classes, teacher=self.kind)
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         arrays = {}
         for place, split in enumerate(SPLITS):
-            rows, views = self.manifest["splits"][split].values()
-            arrays[f"{split}/views"] = (
-                np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place
-            ).astype("<i2")
+            rows, views = self.size_of(split)
+            boxes = np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place
+            arrays[f"{split}/views"] = boxes.astype("<i2")
             arrays[f"{split}/labels"] = (np.arange(rows) + place) % 2
             arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype("<u4")
         return arrays
 
     @cached_property
     def logits(self) -> dict[str, np.ndarray]:
-        """float32 (rows * views, classes) of every split: sines of the index, or zeros as an untrained head gives."""
+        """float32 (rows * views, classes) of every split.
+
+        Sines of the index, or zeros as an untrained head gives.
+        """
         logits = {}
         for place, split in enumerate(SPLITS):
-            rows, views = self.manifest["splits"][split].values()
+            rows, views = self.size_of(split)
             index = np.arange(rows * views * self.classes).reshape(-1, self.classes)
             scale = {"sine": 100, "other": 50, "zeros": 0}[self.kind]
-            logits[split] = (scale * np.sin(index + 10_000 * place + 1) + 0.0).astype(
-                np.float32
-            )  # + 0.0: no zero is negative
+            values = scale * np.sin(index + 10_000 * place + 1) + 0.0  # + 0.0: no zero is negative
+            logits[split] = values.astype(np.float32)
         return logits
+
+    def size_of(self, split: str) -> tuple[int, int]:
+        """Rows and views."""
+        return self.manifest.splits[split].rows, self.manifest.splits[split].views
 
     def open(
         self, path: Path, processes: Processes = SINGLE_PROCESS, restart: bool = False
@@ -124,7 +126,7 @@ class Job:
 
 @dataclass(frozen=True)
 class InTurn(Processes):
-    """Several processes played by one, in turn: the others hear what the first one `said` before."""
+    """Several processes played by one, in turn: the others hear what the main one `said`."""
 
     said: list[Any] = field(default_factory=list)
     heard: list[Any] = field(default_factory=list)
@@ -133,7 +135,7 @@ class InTurn(Processes):
         """Whoever comes here has been waited for."""
 
     def broadcast_object(self, function: Callable[[], Any]) -> Any:
-        if self.first:
+        if self.is_main:
             self.said.append(function())
             return self.said[-1]
         self.heard.append(self.said[len(self.heard)])
@@ -147,7 +149,7 @@ def fill_in_turn(
     restart: bool = False,
     finished: Callable[[int], None] = lambda block: None,
 ) -> None:
-    """Fill a cache as `world` processes do that take turns, block by block; tell which block is finished."""
+    """Fill a cache as `world` processes do that take turns; tell which block is finished."""
     writers: list[CacheWriter] = []
     said: list[Any] = []
     try:
@@ -166,11 +168,13 @@ def fill_in_turn(
 
 
 def wrong_name(path: Path, *jobs: Job) -> str | None:
-    """What is wrong with the file of the final name: it may be absent, or it must be one of these caches, whole."""
+    """What is wrong with the file of the final name.
+
+    It may be absent, or it must be one of these caches, whole.
+    """
     try:
-        return (
-            None if any(job.holds(path) for job in jobs) else f"{path.name} opens with wrong rows"
-        )
+        right = any(job.holds(path) for job in jobs)
+        return None if right else f"{path.name} opens with wrong rows"
     except KdcacheError as error:
         return f"{path.name} exists and is refused: {error}" if path.exists() else None
 
@@ -204,7 +208,7 @@ def main(run: Callable[[int, int], Row], quick: int) -> None:
 
 @dataclass
 class Child:
-    """A forked process, warm at once, that reports objects through a pipe; what it reported outlives it."""
+    """A forked process that reports objects through a pipe; what it reported outlives it."""
 
     pid: int
     pipe: int
@@ -218,10 +222,8 @@ class Child:
         raw, hung, deadline = b"", False, self.started + seconds
         while True:
             if not select.select([self.pipe], [], [], max(0, deadline - time.monotonic()))[0]:
-                hung, deadline = (
-                    True,
-                    time.monotonic() + 60,
-                )  # by then its death has closed the pipe
+                hung = True
+                deadline = time.monotonic() + 60  # by then its death has closed the pipe
                 self.kill()
             elif piece := os.read(self.pipe, 1 << 16):
                 raw += piece
@@ -233,11 +235,10 @@ class Child:
 
 
 def fork(function: Callable[[Callable[[Any], None]], int | None]) -> Child:
-    """Run `function(report)` in a forked child; what it returns is the exit code, and a traceback is 70."""
+    """Run `function(report)` in a forked child. It returns the exit code; a traceback is 70."""
     reading, writing = os.pipe()
-    with (
-        warnings.catch_warnings()
-    ):  # a progress bar of another test may have left a thread; the child starts none
+    with warnings.catch_warnings():
+        # A progress bar of another test may have left a thread; the child starts none.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
@@ -255,9 +256,8 @@ def fork(function: Callable[[Callable[[Any], None]], int | None]) -> Child:
 
 def _send(pipe: int, thing: Any) -> None:
     data = pickle.dumps(thing)
-    _write(
-        pipe, len(data).to_bytes(4, "little") + data
-    )  # short enough to be written whole or not at all
+    # Short enough to be written whole or not at all.
+    _write(pipe, len(data).to_bytes(4, "little") + data)
 
 
 def _objects(raw: bytes) -> list[Any]:
@@ -282,6 +282,7 @@ def replaced(owner: Any, **functions: Any) -> Iterator[None]:
             setattr(owner, name, function)
 
 
+# The calls of `os` that change a disk.
 WRITE_CALLS = (
     "open",
     "mkdir",
@@ -298,7 +299,10 @@ WRITE_CALLS = (
 
 @contextmanager
 def hooked(around: Callable[..., Any], reading: bool = False) -> Iterator[None]:
-    """Let `around(name, real, *arguments)` stand for every call that changes a disk, or also opens a file for `reading`."""
+    """Let `around(name, real, *arguments)` stand for every call that changes a disk.
+
+    With `reading` also for those that open a file for reading.
+    """
 
     def hook(name: str) -> Callable[..., Any]:
         real = getattr(os, name)

@@ -1,8 +1,9 @@
 """Random damage to a sealed cache: it is refused by name, or it changes nothing.
 
-Simulated: one to three flipped bits, truncation, appended bytes, and zeroed, swapped, repeated or shifted runs of 512
-or 4,096 bytes, anywhere in the file. Each damaged file is opened by `open_cache` with every check. Not simulated:
-damage with intent, which recomputes checksums (headers.py).
+Simulated: one to three flipped bits, truncation, appended bytes, and zeroed, swapped, repeated or
+shifted runs of 512 or 4,096 bytes, anywhere in the file. Each damaged file is opened by
+`open_cache` with every check. Not simulated: damage with intent, which recomputes checksums
+(headers.py).
 """
 
 import os

@@ -29,7 +29,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Name:
-    """`path` comes to mean `inode`, or nothing; `source`, where it was renamed from, means nothing from then on."""
+    """`path` comes to mean `inode`, or nothing.
+
+    `source`, where it was renamed from, means nothing from then on.
+    """
 
     path: str
     inode: int | None
@@ -45,7 +48,7 @@ class Sync:
 
 @dataclass(frozen=True)
 class Finished:
-    """Not for the disk: the writer has said that this block, or the whole cache (None), is there to stay."""
+    """Not for the disk: the writer has said that this block, or the whole cache (None), stays."""
 
     block: int | None
 
@@ -144,7 +147,10 @@ def apply(operation: Write | Size, content: bytearray) -> None:
 
 
 def crash(log: list[Operation], cut: int, generator: random.Random) -> dict[str, bytes | None]:
-    """What a folder may hold when the power goes before operation `cut`: content of each path, None for a folder."""
+    """What a folder may hold when the power goes before operation `cut`.
+
+    Returns the content of each path, None for a folder.
+    """
     keeping = generator.choice((0, 0.1, 0.5, 0.9, 1))
     tearing = generator.choice((0, 0, 0.5, 1))
     synced: set[int | str] = set()

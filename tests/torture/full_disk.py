@@ -1,9 +1,10 @@
-"""Full disks: a writer that runs out of room, whenever that is, says so in one line and goes on once there is room.
+"""Full disks: a writer that runs out of room says so in one line and goes on once there is room.
 
-Simulated, where a tmpfs may be mounted: a real file system filled to a random level before the run, or by another program while
-it runs (before a block, before any call, or in the middle of libhdf5's own writing), so that every call meets the kernel's own
-ENOSPC. Everywhere: a random write-side call fails with ENOSPC, of a write after a random number of its bytes; that is all
-`in_earnest=False` does. Not simulated: quotas, and file systems that cannot reserve space.
+Simulated, where a tmpfs may be mounted: a real file system filled to a random level before the run,
+or by another program while it runs (before a block, before any call, or in the middle of libhdf5's
+own writing), so that every call meets the kernel's own ENOSPC. Everywhere: a random write-side call
+fails with ENOSPC, of a write after a random number of its bytes; that is all `in_earnest=False`
+does. Not simulated: quotas, and file systems that cannot reserve space.
 """
 
 import errno
@@ -47,7 +48,7 @@ def tmpfs(folder: Path) -> Iterator[bool]:
 def attempt(
     path: Path, report: Callable[[Any], None], disturb: Callable[[int], None] = lambda block: None
 ) -> int:
-    """Fill the cache, reporting each block that is computed; `disturb` is called before it is written."""
+    """Fill the cache, reporting each block; `disturb` is called before it is written."""
     try:
         with JOB.open(path) as writer:
             for block in writer.missing:

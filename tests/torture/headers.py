@@ -1,12 +1,13 @@
-"""HDF5 structure that is not what kdcache wrote: by damage, which no seal survives, or by a forger, who seals it again.
+"""HDF5 structure that is not what kdcache wrote: by damage, or by a forger, who seals it again.
 
-Damage, ten times `--count` files: random bytes of HDF5's own structure change under a seal that does not; they must
-be refused before libhdf5 is called at all. Forgery, `--count` files: structure, manifest or layout record change and
-every checksum and the seal are made anew, so that libhdf5 parses them. Each is opened in a forked child with the
-limits of `verify --untrusted`; one of a hundred, those that took their child down first, also by that command itself,
-which takes seconds to start. A forged file may be refused by name, open unchanged, or open with the numbers that it
-now holds; what takes the child down is counted. Not simulated: structures made by someone who knows a hole of
-libhdf5.
+Damage, ten times `--count` files: random bytes of HDF5's own structure change under a seal that
+does not; they must be refused before libhdf5 is called at all. Forgery, `--count` files: structure,
+manifest or layout record change and every checksum and the seal are made anew, so that libhdf5
+parses them. Each is opened in a forked child with the limits of `verify --untrusted`; one of a
+hundred, those that took their child down first, also by the child process of that command itself.
+A forged file may be refused by name, open unchanged, or open with the numbers that it now
+holds; what takes the child down is counted. Not simulated: structures made by someone who knows a
+hole of libhdf5.
 """
 
 import os
@@ -15,7 +16,6 @@ import re
 import resource
 import signal
 import struct
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ import numpy as np
 
 from kdcache.cache.reader import open_cache
 from kdcache.cache.seal import USER_BLOCK, Extent, Layout, prepared_digest, read_layout, write_seal
+from kdcache.cache.verify import verify_in_child
 from kdcache.errors import KdcacheError
 from torture.common import HUNG, Job, Row, fork, main, replaced
 
@@ -81,7 +82,10 @@ def structure(path: Path) -> list[int]:
 
 
 def alter(bad: bytearray, places: list[int], generator: random.Random) -> None:
-    """Change structure at one place or a few: bits, a byte, a number of 2, 4 or 8 bytes, or a copy of another part."""
+    """Change structure at one place or a few.
+
+    That is a bit, a byte, a number of 2, 4 or 8 bytes, or a copy of another part.
+    """
     for _ in range(generator.choice((1, 1, 1, 2, 4))):
         place = generator.choice(places)
         match generator.randrange(4):
@@ -181,7 +185,7 @@ def forbidden(*arguments: Any, **named: Any) -> NoReturn:
 def damage(
     count: int, path: Path, good: bytes, places: list[int], generator: random.Random
 ) -> Iterator[str]:
-    """Give `open_cache` damaged files, and nothing to call HDF5 with. Yields what should not have been."""
+    """Give `open_cache` damaged files, and nothing to call HDF5 with. Yields what went wrong."""
     with replaced(h5py, File=forbidden):
         for number in range(count):
             bad = bytearray(good)
@@ -197,10 +201,7 @@ def damage(
 
 
 def by_command(forged: list[tuple[str, bytes]], path: Path) -> Iterator[str]:
-    """Give forged files to `verify --untrusted`. Yields where it says something else than the forked child."""
-    from kdcache.cache.verify import verify_in_child
-
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the package need not be installed
+    """Give forged files to what `verify --untrusted` calls. Yields where the child differs."""
     for end, content in forged:
         path.write_bytes(content)
         answer = verify_in_child(path)

@@ -1,8 +1,9 @@
-"""Writers killed by SIGKILL at random moments, and resumed by 1, 2 or 4 processes until the cache is complete.
+"""Writers killed by SIGKILL at random moments, and resumed by 1, 2 or 4 processes to the end.
 
-Simulated: the death of all processes of a run, or of one of them, at any moment of a run on a real file system; each
-process is a forked child. Not simulated: `torch.distributed`, whose place pipes between the children take (torchrun.py
-does the same with the real one, more slowly), and a death of the machine (power_loss.py).
+Simulated: the death of all processes of a run, or of one of them, at any moment of a run on a real
+file system; each process is a forked child. Not simulated: `torch.distributed`, whose place pipes
+between the children take (torchrun.py does the same with the real one, more slowly), and a death of
+the machine (power_loss.py).
 """
 
 import random
@@ -35,7 +36,7 @@ class Siblings(Processes):
 
     def broadcast_object(self, function: Callable[[], Result]) -> Result:
         outcome: tuple[Any, KdcacheError | None] = (None, None)
-        if self.first:
+        if self.is_main:
             try:
                 outcome = function(), None
             except KdcacheError as error:
@@ -48,7 +49,7 @@ class Siblings(Processes):
     def _together(self, message: Any) -> Any:
         """Wait for all; what the first one said."""
         try:
-            if not self.first:
+            if not self.is_main:
                 self.links[0].send(None)
                 return self.links[0].recv()
             for link in self.links:
@@ -63,7 +64,10 @@ class Siblings(Processes):
 
 
 def start(path: Path, world: int, pause: float) -> list[Child]:
-    """Fork `world` processes that fill the cache: each reports what it finds missing, begins and has finished."""
+    """Fork `world` processes that fill the cache.
+
+    Each reports what it finds missing, begins and has finished.
+    """
     pipes = [Pipe() for _ in range(world - 1)]
     ends = [[first for first, _ in pipes], *([other] for _, other in pipes)]
 
@@ -147,7 +151,8 @@ def run(count: int, seed: int) -> Row:
                     again += len(now.missing & begun)
                     if len(now.missing & begun) > allowed or now.missing & finished:
                         faults.append(
-                            f"blocks {now.missing & begun} again, {now.missing & finished} had been finished"
+                            f"blocks {now.missing & begun} again,"
+                            f" {now.missing & finished} had been finished"
                         )
                     begun, allowed = set(), 0
                 begun, finished, allowed = (
@@ -163,7 +168,8 @@ def run(count: int, seed: int) -> Row:
             caches += 1
     row.count = kills
     row.outcome = (
-        f"{caches} caches, each identical to the undisturbed file; {again} blocks computed again ({again / kills:.2f} a kill,"
+        f"{caches} caches, each identical to the undisturbed file;"
+        f" {again} blocks computed again ({again / kills:.2f} a kill,"
         " never more than one a process); no wrong row under the final name after any kill"
     )
     return row

@@ -1,11 +1,11 @@
 """Memory of filling a cache does not grow with the number of its rows.
 
-Measured: the peak resident memory of a fresh process that fills a cache of `--count` thousand rows, and of one that
-fills ten times as many, with what the process held before the first block taken off. Labels, views and checksums of
-the images, which phase one holds anyway, are part of what is taken off. Not measured: the teacher and its images.
+Measured: the peak resident memory of a fresh process that fills a cache of `--count` thousand rows,
+and of one that fills ten times as many, with what the process held before the first block taken
+off. Labels, views and checksums of the images, which phase one holds anyway, are part of what is
+taken off. Not measured: the teacher and its images.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,17 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from kdcache.cache.writer import CacheWriter
+from kdcache.runtime import peak_memory
 from torture.common import Job, Row, main
 
 CLASSES, BLOCK_ROWS = 1000, 1024
 ALLOWED_GROWTH = 8 << 20  # four blocks
-
-
-def peak() -> int:
-    """Bytes; the kernel counts kilobytes, that of macOS bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
 
 
 def fill(path: Path, rows: int) -> None:
@@ -32,11 +26,11 @@ def fill(path: Path, rows: int) -> None:
     job = Job(rows=(rows, 1, 1), views=1, classes=CLASSES, block_rows=BLOCK_ROWS)
     block = np.random.default_rng(0).normal(size=(BLOCK_ROWS, CLASSES)).astype(np.float32)
     with CacheWriter(path, job.manifest, job.arrays, block_rows=BLOCK_ROWS) as writer:
-        before = peak()
+        before = peak_memory()
         for number in writer.missing:
             writer.write(number, block[: len(writer.rows(number))])
         writer.seal()
-    print(before, peak())
+    print(before, peak_memory())
 
 
 def run(count: int, seed: int) -> Row:

@@ -1,14 +1,16 @@
-"""Power losses: what a disk may hold when the machine stops, built from a record of what the writer asked for.
+"""Power losses: what a disk may hold when the machine stops, from a record of what it was asked.
 
-Recorded: every write, size and synchronisation of every file, and every name made, changed or removed, of fresh runs
-of one, two and four processes, of runs that replace a cache of another manifest, and of runs that resume after a
-power loss. What libhdf5 wrote is recorded as the 512-byte sectors that differ when Python opens the file next.
+Recorded: every write, size and synchronisation of every file, and every name made, changed or
+removed, of fresh runs of one, two and four processes, of runs that replace a cache of another
+manifest, and of runs that resume after a power loss. What libhdf5 wrote is recorded as the 512-byte
+sectors that differ when Python opens the file next.
 
-Simulated: the run is cut at any moment; of what no completed fsync or fdatasync of that file covers, each write and
-each change of size is kept, lost, or kept in some of its sectors (which includes every order of them); of what no
-fsync of the folder covers, each name made, renamed or removed is kept or lost, a rename as a whole. That allows more
-than today's file systems do, which keep names in order and a new file's name with its fsync. Not simulated: a disk
-that lies about fsync, or loses what it once kept.
+Simulated: the run is cut at any moment; of what no completed fsync or fdatasync of that file
+covers, each write and each change of size is kept, lost, or kept in some of its sectors (which
+includes every order of them); of what no fsync of the folder covers, each name made, renamed or
+removed is kept or lost, a rename as a whole. That allows more than today's file systems do, which
+keep names in order and a new file's name with its fsync. Not simulated: a disk that lies about
+fsync, or loses what it once kept.
 """
 
 import os
@@ -56,7 +58,7 @@ def record(scene: str, root: Path, generator: random.Random) -> Disk:
 
 
 def check(scene: str, root: Path, safe: set[int | None], expected: bytes) -> str | None:
-    """After a crash: what is wrong, if anything, with the final name, with going on, and with what was `safe`."""
+    """After a crash: what is wrong with the final name, with going on, or with what was `safe`."""
     path = root / "new" / "t.h5"
     fault = wrong_name(path, JOB, *((OTHER,) if scene == "replacing a finished cache" else ()))
     if None in safe and (not path.exists() or wrong_name(path, JOB)):
@@ -75,7 +77,10 @@ def check(scene: str, root: Path, safe: set[int | None], expected: bytes) -> str
 
 
 def records(folder: Path, generator: random.Random) -> Iterator[tuple[str, Disk]]:
-    """Recorded runs without end: of every scene, and every other time one that goes on after a crash of the last."""
+    """Recorded runs without end.
+
+    Of every scene, and every other time one that goes on after a crash of the last.
+    """
     disk = None
     for number in count_from_0():
         scene, root = SCENES[number // 2 % len(SCENES)], folder / f"{number}"
@@ -116,7 +121,8 @@ def run(count: int, seed: int) -> Row:
                 row.violations.append(f"{scene}, operation {cut} of {len(disk.log)}: {fault}")
             shutil.rmtree(root)
     row.outcome = (
-        f"{recorded} recorded runs; each state resumed to the undisturbed file, no wrong row under the final name,"
+        f"{recorded} recorded runs; each state resumed to the undisturbed file,"
+        " no wrong row under the final name,"
         f" none of {promised:,} blocks lost that were finished before"
     )
     return row

@@ -1,9 +1,10 @@
 """Runs that start at the same moment, and readers that open a cache while it is replaced.
 
-Simulated: two or three runs of one process each that want to write the same cache at once, some killed; and another
-process that renames one finished cache over another without end while this one opens it, `--count` times each. Of the
-runs that start together at most one may compute at a time; a reader gets one cache or the other, whole, or is told
-that it was replaced. Not simulated: file systems without locks.
+Simulated: two or three runs of one process each that want to write the same cache at once, some
+killed; and another process that renames one finished cache over another without end while this one
+opens it, `--count` times each. Of the runs that start together at most one may compute at a time; a
+reader gets one cache or the other, whole, or is told that it was replaced. Not simulated: file
+systems without locks.
 """
 
 import itertools
@@ -92,7 +93,10 @@ def run(count: int, seed: int) -> Row:
                     row.violations.append(f"opening {number}: {error}")
         replacer.kill()
         replacer.finish()
-    row.outcome = f"{refused} runs refused while another was at work, never two at once; no mixed rows, {told} readers told"
+    row.outcome = (
+        f"{refused} runs refused while another was at work, never two at once;"
+        f" no mixed rows, {told} readers told"
+    )
     return row
 
 

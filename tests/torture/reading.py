@@ -1,9 +1,10 @@
-"""How fast a cache opens and gives random rows: 50,000 rows of 1,000 float16 numbers, 100 MB, on one core.
+"""How fast a cache opens and gives random rows: 50,000 of 1,000 float16 numbers, on one core.
 
-Measured warm, that is with the file in the page cache: `--count` openings of each kind, and as many passes of random
-batches. The share of a plain gather compares the same batches of the same rows from a numpy array that was never a
-file. Not measured: a cold disk, and many processes at once. What the targets are is in the table; a slow machine
-misses them without being wrong, so this script never fails.
+Measured warm, that is with the file in the page cache: `--count` openings of each kind, and as many
+passes of random batches. The share of a plain gather compares the same batches of the same rows
+from a numpy array that was never a file. Not measured: a cold disk, and many processes at once.
+What the targets are is in the table; a slow machine misses them without being wrong, so this script
+never fails.
 """
 
 import tempfile
@@ -49,7 +50,10 @@ def spread(values: np.ndarray, unit: str, digits: int = 0) -> str:
 def gather_rates(
     sources: dict[str, np.ndarray], batches: np.ndarray, count: int
 ) -> dict[str, np.ndarray]:
-    """Rows a second of each of `count` passes over each source, in turn, so that what disturbs one disturbs all."""
+    """Rows a second of each of `count` passes over each source.
+
+    They are interleaved, so that what disturbs one disturbs all.
+    """
 
     def one_pass(source: np.ndarray) -> None:
         for batch in batches:
@@ -66,7 +70,8 @@ def gather_rates(
 
 def run(count: int, seed: int) -> Row:
     row = Row(
-        "Reading 100 MB, warm, one core (targets: quick 10 ms, checked 2 GB/s, 1,000,000 rows/s, 90 % of RAM)",
+        "Reading 100 MB, warm, one core"
+        " (targets: quick 10 ms, checked 2 GB/s, 1,000,000 rows/s, 90 % of RAM)",
         count,
     )
     generator = np.random.default_rng(seed)
@@ -80,10 +85,12 @@ def run(count: int, seed: int) -> Row:
         mapped = seconds(count, lambda: open_cache(path, in_memory=False))
         checked = seconds(count, lambda: open_cache(path, in_memory=True))
         said.append(
-            f"quick open, mapped {spread(1e3 * quick, 'ms', 1)}, loaded {spread(1e3 * loaded, 'ms', 1)}"
+            f"quick open, mapped {spread(1e3 * quick, 'ms', 1)},"
+            f" loaded {spread(1e3 * loaded, 'ms', 1)}"
         )
         said.append(
-            f"every checksum, mapped {spread(size / mapped / 1e9, 'GB/s', 2)}, loaded {spread(size / checked / 1e9, 'GB/s', 2)}"
+            f"every checksum, mapped {spread(size / mapped / 1e9, 'GB/s', 2)},"
+            f" loaded {spread(size / checked / 1e9, 'GB/s', 2)}"
         )
         in_memory = open_cache(path, in_memory=True).splits["train"].logits
         on_disk = open_cache(path, in_memory=False).splits["train"].logits
@@ -96,7 +103,8 @@ def run(count: int, seed: int) -> Row:
             for name in ("loaded", "mapped"):
                 share = np.median(rates[name] / rates["plain"])
                 said.append(
-                    f"batches of {width:,}, {name} {spread(rates[name], 'rows/s')}, {share:.0%} of a plain gather"
+                    f"batches of {width:,}, {name} {spread(rates[name], 'rows/s')},"
+                    f" {share:.0%} of a plain gather"
                 )
     row.outcome = "; ".join(said)
     return row

@@ -1,7 +1,7 @@
 """Run all torture scripts one after another, print their table, and write it into docs/torture.md.
 
-`python tests/torture/run.py` takes the counts of an ordinary test run, a minute, and writes nothing; with `--full` it takes
-those of the table, a quarter of an hour, and writes it anew.
+`python tests/torture/run.py` takes the counts of an ordinary test run, a minute, and writes
+nothing; with `--full` it takes those of the table, a quarter of an hour, and writes it anew.
 """
 
 import argparse
@@ -69,11 +69,17 @@ def main() -> int:
         rows, right = [*rows, row], right and fine
         print(row, flush=True)
     if arguments.full and not arguments.names:
-        software = f"Python {platform.python_version()}, h5py {version('h5py')}, NumPy {version('numpy')}, {platform.system()}"
-        facts = f"`python tests/torture/run.py --full --seed {arguments.seed}`, {date.today()}, {software}, "
-        minutes = f"{(time.monotonic() - started) / 60:.0f} minutes."
+        facts = (
+            f"`python tests/torture/run.py --full --seed {arguments.seed}`",
+            f"{date.today()}",
+            f"Python {platform.python_version()}",
+            f"h5py {version('h5py')}",
+            f"NumPy {version('numpy')}",
+            platform.system(),
+            f"{(time.monotonic() - started) / 60:.0f} minutes.",
+        )
         text = TABLE.read_text().split(MARK)[0]
-        TABLE.write_text(text + MARK + "\n" + facts + minutes + "\n\n" + "\n".join(rows) + "\n")
+        TABLE.write_text(text + MARK + "\n" + ", ".join(facts) + "\n\n" + "\n".join(rows) + "\n")
     return 0 if right else 1
 
 

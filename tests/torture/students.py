@@ -1,7 +1,8 @@
-"""Students killed by SIGKILL at random moments and resumed until they are finished: each equals the undisturbed one.
+"""Students killed by SIGKILL at random moments and resumed: each equals the undisturbed one.
 
-Simulated: the death of the process at any moment of a run of phase two, between reading the cache and writing the summary, on a
-CPU with one thread. Weights, best epoch, history (but for its times) and test accuracy are compared, bit for bit.
+Simulated: the death of the process at any moment of a run of phase two, between reading the cache
+and writing the summary, on a CPU with one thread. Weights, best epoch, history (but for its times)
+and test accuracy are compared, bit for bit.
 """
 
 import json
@@ -16,7 +17,7 @@ from torch import nn
 
 from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.data.datasets import load_images
-from kdcache.engine.precompute import precompute
+from kdcache.engine.precomputation import precompute
 from kdcache.engine.student_run import StudentRun, resumed_options
 from kdcache.engine.teacher import prepare_teacher
 from kdcache.engine.training_data import TrainingData, load_training_data
@@ -130,7 +131,10 @@ def run(count: int, seed: int) -> Row:
             ]
             students += 1
     row.count = kills
-    row.outcome = f"{students} students, each with the undisturbed one's weights, history and test accuracy, bit for bit"
+    row.outcome = (
+        f"{students} students, each with the undisturbed one's weights, history and test accuracy,"
+        " bit for bit"
+    )
     return row
 
 

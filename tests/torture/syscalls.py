@@ -1,10 +1,11 @@
-"""A writer killed at every single call that changes the disk: before it, in the middle of it, and after it.
+"""A writer killed at every single call that changes the disk: before, amid and after it.
 
-Simulated: a process that sends itself SIGKILL at each of its calls, in fresh runs of one and of two processes, in a run that
-resumes, and in runs that replace a finished or an unfinished cache of another manifest. In the middle means: half of the bytes
-are written. What libhdf5 writes while it makes `NAME.h5.partial.tmp` does not go through Python: that file is left cut short at
-many sizes instead, and where strace is installed the process is also killed at the kernel calls themselves, libhdf5's included.
-The cases are all there are; a smaller `--count` takes some of them.
+Simulated: a process that sends itself SIGKILL at each of its calls, in fresh runs of one and of two
+processes, in a run that resumes, and in runs that replace a finished or an unfinished cache of
+another manifest. In the middle means: half of the bytes are written. What libhdf5 writes while it
+makes `NAME.h5.partial.tmp` does not go through Python: that file is left cut short at many sizes
+instead, and where strace is installed the process is also killed at the kernel calls themselves,
+libhdf5's included. The cases are all there are; a smaller `--count` takes some of them.
 """
 
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache.cache import hdf5 as cache_file
+from kdcache.cache import writer as cache_writer
 from kdcache.errors import KdcacheError
 from torture.common import Job, Row, fill_in_turn, fork, hooked, main, replaced, wrong_name
 
@@ -105,14 +106,14 @@ def calls_of(scene: Scene, path: Path) -> list[str]:
 
 def cut_creation(scene: Scene, path: Path, share: float) -> None:
     """Die while libhdf5 makes the file, of which this share has come to the disk."""
-    real = cache_file.create
+    real = cache_writer.create_file
 
-    def create(temporary: Path, *arguments: Any) -> None:
-        real(temporary, *arguments)
+    def create(temporary: Path, **named: Any) -> None:
+        real(temporary, **named)
         os.truncate(temporary, int(share * temporary.stat().st_size))
         die()
 
-    with replaced(cache_file, create=create):
+    with replaced(cache_writer, create_file=create):
         scene.run(path)
 
 
@@ -223,7 +224,10 @@ def run(count: int, seed: int) -> Row:
             shutil.rmtree(path.parent)
         row.count = len(chosen)
         share = "all" if count >= len(every) else f"{len(chosen)} of"
-        row.outcome = f"{share} {len(every)} cases of {len(SCENES)} scenes, each resumed to the undisturbed file"
+        row.outcome = (
+            f"{share} {len(every)} cases of {len(SCENES)} scenes,"
+            " each resumed to the undisturbed file"
+        )
         if share == "all" and shutil.which("strace") and sys.platform == "linux":
             faults = list(at_kernel_calls(folder, expected))
             row.violations += [f"kernel call: {fault}" for fault in faults if fault]

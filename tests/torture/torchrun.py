@@ -1,8 +1,8 @@
-"""Runs of the real torchrun, killed and resumed: what kills.py does, with `torch.distributed` between the processes.
+"""Runs of the real torchrun, killed and resumed: kills.py with `torch.distributed`.
 
-Simulated: SIGKILL of one process of two, or of torchrun and all that it started, at a random moment of a run that has
-begun, and the same command again, until `--count` kills have been survived. Each start takes seconds, so they are
-few. Not simulated: machines that lose each other.
+Simulated: SIGKILL of one process of two, or of torchrun and all that it started, at a random moment
+of a run that has begun, and the same command again, until `--count` kills have been survived. Each
+start takes seconds, so they are few. Not simulated: machines that lose each other.
 """
 
 import os
@@ -23,7 +23,7 @@ SECONDS_OF_A_BLOCK = 0.05
 
 
 def fill(path: Path) -> None:
-    """In each process that torchrun starts: fill its share, slowly, and leave its number beside the cache."""
+    """In each process that torchrun starts: fill its blocks, slowly, and leave its number."""
     processes = distributed.init()
     with JOB.open(path, processes) as writer:
         (path.parent / f"started-{processes.rank}").write_text(str(os.getpid()))
@@ -37,13 +37,13 @@ def fill(path: Path) -> None:
 
 def attempt(path: Path, kill: bool, generator: random.Random) -> tuple[int, bool]:
     """Start torchrun and perhaps kill. Returns its exit code and whether something was killed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "--module", "torture.torchrun", "--fill", str(path)]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    worker = ["--nproc-per-node", "2", "--module", "torture.torchrun", "--fill", str(path)]
     started = [path.parent / f"started-{rank}" for rank in range(2)]
     for note in started:
         note.unlink(missing_ok=True)
     run = subprocess.Popen(
-        command,
+        [*launcher, *worker],
         cwd=Path(__file__).parents[1],
         start_new_session=True,
         stdout=subprocess.DEVNULL,

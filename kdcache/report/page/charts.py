@@ -1,7 +1,8 @@
-"""Charts as SVG text for a web page: small enough for a phone, coloured by the page's style sheet, readable aloud.
+"""Charts as SVG text for a web page: small enough for a phone, readable aloud.
 
-Every chart is `WIDTH` units wide, which is a phone's width in CSS pixels, so that its text has its nominal size there.
-Marks carry classes, not colours: `zero` is labels only, `best` the best distilled group, `other` the rest.
+Every chart is `WIDTH` units wide, which is a phone's width in CSS pixels, so that its text has its
+nominal size there. Marks carry classes, which the page's style sheet colours: `baseline` is
+labels only, `best` the best distilled group, and `other` the rest.
 """
 
 import math
@@ -107,7 +108,7 @@ def curves(series: Sequence[Line], description: str, x_name: str) -> str:
         if tick == int(tick):
             parts.append(text(x(tick), bottom + 15, f"{tick:g}", "tick middle"))
     parts.append(text(right + 8, bottom + 15, x_name, "tick"))
-    for one in sorted(series, key=lambda one: ("other", "zero", "best").index(one.kind)):
+    for one in sorted(series, key=lambda one: ("other", "baseline", "best").index(one.kind)):
         where = [x(at) for at in one.x]
         if one.labelled and list(one.low) != list(one.high):
             upper = list(zip(where, map(y, one.high), strict=True))
@@ -191,7 +192,10 @@ def matrix(
 def diagram(
     confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, kind: str, description: str
 ) -> str:
-    """A reliability diagram: accuracy over confidence in bins of equal width, and beneath it the share of the images."""
+    """A reliability diagram: accuracy over confidence in bins of equal width.
+
+    Beneath it, the fraction of the images that is in each bin.
+    """
     left, top, side, strip = 34.0, 22.0, 250.0, 44.0
     bottom, bins = top + side, len(counts)
     parts = []
@@ -235,7 +239,10 @@ def stacked(
     kinds: Sequence[str],
     description: str,
 ) -> str:
-    """Bars with a name, a note and named shares (0..1) that sum to 1, each part with its percentage where it has room."""
+    """Bars with a name, a note and named fractions that sum to 1.
+
+    Each part says its percentage where it has room.
+    """
     parts = []
     for number, (name, note, shares) in enumerate(bars):
         x, y = 0.0, 18.0 + 54 * number
@@ -252,7 +259,7 @@ def stacked(
 def scatter(
     marks: Sequence[tuple[str, str, float, float]], x_name: str, name_all: bool, description: str
 ) -> str:
-    """Points, all or the important ones with names: (name, kind, x > 0 on a logarithmic scale, y in percent)."""
+    """Points (name, kind, x > 0 on a logarithmic scale, y in percent); all or some are named."""
     left, right, top, bottom = 28.0, 230.0, 12.0, 190.0
     low, high = padded([mark[3] for mark in marks])
     first, last = padded([math.log10(mark[2]) for mark in marks], 0.1)

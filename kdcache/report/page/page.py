@@ -1,69 +1,77 @@
-"""Finished runs as one page of HTML: opens offline, loads nothing, runs no script, reads on a phone and on paper."""
+"""Finished runs as one page of HTML: it opens offline, loads nothing and runs no script."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import resources
+from pathlib import Path
 
 from torch import Tensor
 
-from kdcache.report.comparison import named, p_text, points, with_spread
-from kdcache.report.groups import Group, best_of
-from kdcache.report.page import prediction_sections as answer_exhibits
-from kdcache.report.page import score_sections as score_exhibits
+from kdcache.report.comparison import Comparison, Group, Row, TeacherRow, best_of
+from kdcache.report.page import prediction_sections, score_sections
 from kdcache.report.page.score_sections import Section
-from kdcache.report.page.stylesheet import STYLE
 from kdcache.report.page.svg import escape
+from kdcache.report.tables import p_text, percent, points
 from kdcache.runs import Run
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser's word that nothing is loaded
-_NO_PREDICTIONS = "Confusions, confidence and disagreements are not shown: these runs left no predictions.pt, which older versions did not write."
+# the browser's word that nothing is loaded
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_NO_PREDICTIONS = (
+    "Confusions, confidence and disagreements are not shown: these runs left no predictions.pt,"
+    " which older versions did not write."
+)
+_COLUMNS = (
+    "what",
+    "test %",
+    "difference",
+    "p",
+    "95 % interval",
+    "validation %",
+    "seeds",
+    "seconds",
+)
 
 
-def page(
-    groups: Sequence[Group],
-    rows: Sequence[Mapping[str, Any]],
-    words: str,
-    unfinished: Sequence[object],
-    pixels: Tensor | str,
-) -> str:
+def render_page(comparison: Comparison, pixels: Tensor | str) -> str:
     """The whole page.
 
     Args:
-        groups: of `groups.group_runs`, at least one.
-        rows: of `groups.rows_of`.
-        words: what the rows say, in a sentence or two.
-        unfinished: folders that were passed over.
         pixels: the test images, uint8 `(M, 3, H, W)`, or why there are none.
     """
+    groups = comparison.groups
     title = _title(groups)
+    runs = _runs(groups, comparison.unfinished)
     sections = [
-        Section("Test accuracy", _remark_on_table(groups), _accuracy(groups, rows)),
-        score_exhibits.learning(groups),
-        score_exhibits.temperature_and_alpha(groups),
-        score_exhibits.cost(groups),
-        answer_exhibits.confusions(groups),
-        answer_exhibits.calibration(groups),
-        answer_exhibits.agreement(groups),
-        answer_exhibits.images(groups, pixels),
-        Section("Runs", "What was run, so that it can be run again.", _runs(groups, unfinished)),
+        Section("Test accuracy", _remark_on_table(groups), _accuracy(comparison)),
+        score_sections.learning(groups),
+        score_sections.temperature_and_alpha(groups),
+        score_sections.cost(groups),
+        prediction_sections.confusions(groups),
+        prediction_sections.calibration(groups),
+        prediction_sections.agreement(groups),
+        prediction_sections.images(groups, pixels),
+        Section("Runs", "What was run, so that it can be run again.", runs),
     ]
-    sections = "\n".join(
+    body = "\n".join(
         _section(number, section) for number, section in enumerate(sections) if section is not None
     )
+    style = resources.files("kdcache.report.page").joinpath("style.css").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<header>\n<h1>{escape(title)}</h1>\n{_lede(words)}{_facts(groups)}</header>\n"
-        f"{sections}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n</main>\n</body>\n</html>"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<header>\n<h1>{escape(title)}</h1>\n{_lede(comparison.words)}{_facts(groups)}</header>\n"
+        f"{body}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n"
+        "</main>\n</body>\n</html>"
     )
 
 
 def _title(groups: Sequence[Group]) -> str:
     students = list(dict.fromkeys(group.student for group in groups))
-    dataset = groups[0].runs[0].summary.get("dataset", "one dataset")
+    dataset = groups[0].runs[0].summary.dataset or "one dataset"
     who = students[0] if len(students) == 1 else f"{len(students)} students"
-    return f"{who} on {dataset}, {'with and without' if best_of(groups, True) else 'without'} a teacher"
+    how = "with and without" if best_of(groups, True) else "without"
+    return f"{who} on {dataset}, {how} a teacher"
 
 
 def _lede(words: str) -> str:
@@ -84,19 +92,15 @@ def _facts(groups: Sequence[Group]) -> str:
     facts = [
         f"{len(runs)} run{'s' * (len(runs) > 1)} in {len(groups)} group{'s' * (len(groups) > 1)}"
     ]
-    if count := runs[0].summary.get("test_images"):
+    if count := runs[0].summary.test_images:
         facts.append(f"{count:,} test images")
-    teachers = {
-        run.summary["teacher"]["name"]
-        for run in runs
-        if (run.summary.get("teacher") or {}).get("name")
-    }
+    teachers = {run.summary.teacher.name for run in runs if run.summary.teacher is not None}
     if teachers:
-        facts.append(f"taught by {', '.join(sorted(teachers))}")
-    facts = [f"<p>{escape('; '.join(facts))}.</p>\n"]
+        facts.append(f"teacher {', '.join(sorted(teachers))}")
+    html = f"<p>{escape('; '.join(facts))}.</p>\n"
     if all(run.predictions is None for run in runs):
-        facts.append(f'<p class="missing">{escape(_NO_PREDICTIONS)}</p>\n')
-    return "".join(facts)
+        html += f'<p class="missing">{escape(_NO_PREDICTIONS)}</p>\n'
+    return html
 
 
 def _section(number: int, section: Section) -> str:
@@ -108,64 +112,61 @@ def _section(number: int, section: Section) -> str:
 
 
 def _remark_on_table(groups: Sequence[Group]) -> str:
-    remark = "Runs that differ in nothing but their seed are one row: mean ± standard deviation over the seeds."
+    remark = (
+        "Runs that differ in nothing but their seed are one row: mean ± standard deviation over the"
+        " seeds."
+    )
     if best_of(groups, False) and best_of(groups, True):
         remark += (
-            " Labels only is the zero line; differences are in percentage points, with their 95 % interval, and p is that of"
-            " a paired t-test over the seeds that both rows share."
+            " Labels only is the baseline; differences are in percentage points, with their 95 %"
+            " interval, and p is that of a paired t-test over the seeds that both rows share."
         )
     if any(group.best for group in groups):
         remark += " In bold, the best row by validation accuracy: the test images chose nothing."
     return remark
 
 
-def _accuracy(groups: Sequence[Group], rows: Sequence[Mapping[str, Any]]) -> str:
-    teachers = [row for row in rows if row["kind"] == "teacher"]
-    chart = score_exhibits.accuracies(groups, teachers)
-    return f'<div class="sections">{chart}</div></div>\n<div class="across">{_table(rows)}'
+def _accuracy(comparison: Comparison) -> str:
+    chart = score_sections.accuracies(comparison.groups, comparison.teachers)
+    return f'<div class="sections">{chart}</div></div>\n<div class="across">{_table(comparison)}'
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = [
-        "what",
-        "test %",
-        "difference",
-        "p",
-        "95 % interval",
-        "validation %",
-        "seeds",
-        "seconds",
-    ]
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    lines = []
-    for row in rows:
-        difference, low, high = (
-            _signed(row.get(key)) for key in ("difference", "difference_low", "difference_high")
-        )
-        cells = [
-            with_spread(row["test_accuracy"], row.get("test_sd")),
-            difference or ("0" if row["kind"] == "labels only" else None),
-            p_text(row.get("p")) or row.get("why_no_p"),
-            f"{low} to {high}" if low else None,
-            with_spread(row["validation_accuracy"], row.get("validation_sd")),
-            row.get("n"),
-            None if row.get("seconds") is None else f"{row['seconds']:,.0f}",
-        ]
-        kind = "best" if row.get("best") else "teacher" if row["kind"] == "teacher" else ""
-        best = " (best)" if row.get("best") else ""
-        data = "".join(
-            _cell(cell, cell is not None and cell == row.get("why_no_p")) for cell in cells
-        )
-        lines.append(
-            f'<tr class="{kind}"><th scope="row">{escape(named(row))}{best}</th>{data}</tr>'
-        )
+def _table(comparison: Comparison) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in _COLUMNS)
+    lines = [_teacher_line(row) for row in comparison.teachers]
+    lines += [_line(row) for row in comparison.rows]
     return (
         '<div class="scroll" role="region" aria-label="Table of all groups" tabindex="0"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
     )
 
 
-def _cell(value: object, wordy: bool) -> str:
+def _teacher_line(row: TeacherRow) -> str:
+    test, validation = percent(row.test_accuracy), percent(row.validation_accuracy)
+    cells = [test, None, None, None, validation, None, None]
+    return _table_line("teacher", row.label, "".join(map(_cell, cells)))
+
+
+def _line(row: Row) -> str:
+    low, high = _signed(row.difference_low), _signed(row.difference_high)
+    cells = [
+        _cell(percent(row.test_accuracy, row.test_sd)),
+        _cell(_signed(row.difference) or (None if row.distilled else "0")),
+        _cell(p_text(row.p)) if row.why_no_p is None else _cell(row.why_no_p, wordy=True),
+        _cell(f"{low} to {high}" if low else None),
+        _cell(percent(row.validation_accuracy, row.validation_sd)),
+        _cell(row.n),
+        _cell(None if row.seconds is None else f"{row.seconds:,.0f}"),
+    ]
+    kind, best = ("best", " (best)") if row.best else ("", "")
+    return _table_line(kind, f"{row.what}{best}", "".join(cells))
+
+
+def _table_line(kind: str, name: str, cells: str) -> str:
+    return f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{cells}</tr>'
+
+
+def _cell(value: object, wordy: bool = False) -> str:
     kind = ' class="words"' if wordy else ""
     return f"<td{kind}>{escape('–' if value is None else value)}</td>"
 
@@ -176,14 +177,12 @@ def _signed(difference: float | None) -> str | None:
     return text and text.replace("-", "−")
 
 
-def _runs(groups: Sequence[Group], unfinished: Sequence[object]) -> str:
+def _runs(groups: Sequence[Group], unfinished: Sequence[Path]) -> str:
     """Scores, command and fingerprints of every run; what is the same for several is said once."""
     runs = [run for group in groups for run in group.runs]
-    of_all = (
-        dict(set.intersection(*(set(_prints(run).items()) for run in runs)))
-        if len(runs) > 1
-        else {}
-    )
+    of_all: dict[str, str] = {}
+    if len(runs) > 1:
+        of_all = dict(set.intersection(*(set(_prints(run).items()) for run in runs)))
     body = f"<p>All runs: {_listed(of_all)}.</p>\n" if of_all else ""
     for group in groups:
         lines = "\n".join(_run(run, of_all) for run in group.runs)
@@ -197,35 +196,30 @@ def _runs(groups: Sequence[Group], unfinished: Sequence[object]) -> str:
 def _prints(run: Run) -> dict[str, str]:
     """What a run was made from and with, as far as it is known."""
     found = {
-        "cache": run.summary.get("fingerprint"),
-        "test images": run.summary.get("test_digest"),
-        "software": run.config.get("software"),
-        "command": None
-        if run.command[1]
-        else "not recorded: put together from the options, without the defaults",
+        "cache": run.summary.fingerprint,
+        "test images": run.summary.test_digest,
+        "software": run.config and run.config.software,
     }
-    return {name: str(value) for name, value in found.items() if value}
+    if not run.command[1]:
+        found["command"] = "not recorded: put together from the options, without the defaults"
+    return {name: value for name, value in found.items() if value}
 
 
 def _listed(prints: Mapping[str, str]) -> str:
-    shown = {
-        name: escape(value) if name == "command" else f"<code>{escape(value)}</code>"
-        for name, value in prints.items()
-    }
-    return "; ".join(f"{name} {shown[name]}" for name in sorted(shown))
+    shown = []
+    for name in sorted(prints):
+        value = escape(prints[name])
+        shown.append(f"{name} {value if name == 'command' else f'<code>{value}</code>'}")
+    return "; ".join(shown)
 
 
 def _run(run: Run, of_all: Mapping[str, str]) -> str:
-    scores = {
-        "validation": run.summary.get("validation_accuracy"),
-        "test": run.summary.get("test_accuracy"),
-    }
-    facts = [
-        f"seed {run.seed}",
-        *(f"{name} {100 * value:.2f} %" for name, value in scores.items() if value is not None),
-    ]
-    if seconds := run.summary.get("seconds"):
-        facts.append(f"{seconds:,.0f} s")
+    summary = run.summary
+    facts = [f"seed {summary.seed}", f"validation {percent(summary.validation_accuracy)} %"]
+    if summary.test_accuracy is not None:
+        facts.append(f"test {percent(summary.test_accuracy)} %")
+    if summary.seconds:
+        facts.append(f"{summary.seconds:,.0f} s")
     own = {name: value for name, value in _prints(run).items() if name not in of_all}
     more = f"; {_listed(own)}" if own else ""
     return (

@@ -1,39 +1,45 @@
-"""What a page on finished runs shows of their predictions to the test images; runs of older versions left none."""
+"""What a page on finished runs shows of their predictions for the test images."""
 
 import base64
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from matplotlib import image as image_files
 from torch import Tensor
 
-from kdcache.distill import metrics as outcomes
-from kdcache.report.groups import Group, best_of
+from kdcache.distill import metrics
+from kdcache.report.comparison import Group, best_of
 from kdcache.report.page import charts
 from kdcache.report.page.score_sections import Section, figure, kind_of
 from kdcache.report.page.svg import escape
-from kdcache.runs import Run
+from kdcache.runs import Predictions, Run
 
 _MOST_CLASSES = 100  # of a confusion matrix
+_MOST_NAMED = 5  # confusions under a matrix
 _MOST_TILES = 24
 _TILE_SIDE = 128  # pixels, of images that are larger
 _PARTS = ("both", "student", "teacher", "mistake", "differing")
 
 
-def pooled(group: Group, who: str = "student") -> tuple[Tensor, Tensor] | None:
-    """labels int64 `(n M,)` and logits `(n M, K)` of all the group's runs that left them; None where none did."""
-    held = [
-        run.predictions
-        for run in group.runs
-        if run.predictions is not None and who in run.predictions
-    ]
-    if not held or len({predictions[who].shape[1] for predictions in held}) > 1:
+def pooled(
+    group: Group, who: Literal["student", "teacher"] = "student"
+) -> tuple[Tensor, Tensor] | None:
+    """labels int64 `(n M,)` and logits `(n M, K)` of the group's n runs that left them.
+
+    None where none did, or where their classes differ in number.
+    """
+    labels, logits = [], []
+    for run in group.runs:
+        rows = getattr(run.predictions, who, None)
+        if run.predictions is not None and rows is not None:
+            labels.append(run.predictions.labels)
+            logits.append(rows)
+    if len({rows.shape[1] for rows in logits}) != 1:
         return None
-    return torch.cat([predictions["labels"] for predictions in held]), torch.cat(
-        [predictions[who] for predictions in held]
-    )
+    return torch.cat(labels), torch.cat(logits)
 
 
 def shown_pair(groups: Sequence[Group]) -> list[Group]:
@@ -50,84 +56,81 @@ def class_names(run: Run, classes: int) -> list[str]:
 def confusions(groups: Sequence[Group]) -> Section | None:
     body = ""
     for group in shown_pair(groups):
-        labels, logits = pooled(group)
-        counts = outcomes.confusion(labels, logits).numpy()
-        classes = len(counts)
-        if classes > _MOST_CLASSES:
-            continue
-        images = counts.sum(1, keepdims=True)
-        shares = np.divide(counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
-        texts = [
-            [
-                ("<1" if share < 0.005 else f"{100 * share:.0f}") if share > 0 else ""
-                for share in row
-            ]
-            for row in shares
-        ]
-        names = class_names(group.runs[0], classes)
-        order = [
-            place
-            for place in np.argsort(-shares, axis=None, kind="stable")
-            if place // classes != place % classes
-        ]
-        worst = "; ".join(
-            f"{names[place // classes]} taken for {names[place % classes]} {100 * shares.flat[place]:.0f} %"
-            for place in order[:5]
-        )
-        # the root makes a confusion of 1 % visible beside a diagonal of 90 %
-        svg = charts.matrix(
-            np.sqrt(shares),
-            texts,
-            names,
-            names,
-            ("label", "answer"),
-            f"Confusions, {group.label}: {worst}",
-        )
-        body += figure(svg, f"{group.label}. Most often: {worst}.")
+        predictions = pooled(group)
+        if predictions is not None and predictions[1].shape[1] <= _MOST_CLASSES:
+            body += _confusion(group, *predictions)
     if not body:
         return None
-    remark = "Share of each label's test images, in percent, that got each answer, over all seeds. A row sums to 100."
+    remark = (
+        "Share of each label's test images, in percent, that got each prediction, over all seeds."
+        " A row sums to 100."
+    )
     return Section("Confusions", remark, f'<div class="sections">{body}</div>')
+
+
+def _confusion(group: Group, labels: Tensor, logits: Tensor) -> str:
+    counts = metrics.confusion(labels, logits).numpy()
+    classes = len(counts)
+    images = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
+    texts = [[_percent_in_cell(share) for share in row] for row in shares]
+    names = class_names(group.runs[0], classes)
+    worst = []
+    for place in np.argsort(-shares, axis=None, kind="stable"):
+        label, prediction = divmod(int(place), classes)
+        if label != prediction and len(worst) < _MOST_NAMED:
+            share = shares[label, prediction]
+            worst.append(f"{names[label]} taken for {names[prediction]} {100 * share:.0f} %")
+    words = "; ".join(worst)
+    axes, spoken = ("label", "prediction"), f"Confusions, {group.label}: {words}"
+    # the root makes a confusion of 1 % visible beside a diagonal of 90 %
+    svg = charts.matrix(np.sqrt(shares), texts, names, names, axes, spoken)
+    return figure(svg, f"{group.label}. Most often: {words}.")
+
+
+def _percent_in_cell(share: float) -> str:
+    if not share > 0:
+        return ""
+    return "<1" if share < 0.005 else f"{100 * share:.0f}"
 
 
 def calibration(groups: Sequence[Group]) -> Section | None:
     pair = shown_pair(groups)
-    shown = [(group.label, kind_of(group, groups), pooled(group)) for group in pair]
-    taught = next(
-        (
-            predictions
-            for group in reversed(pair)
-            if (predictions := pooled(group, "teacher")) is not None
-        ),
-        None,
-    )
     body = ""
-    for name, kind, predictions in [
-        *shown,
-        *([("the teacher", "other", taught)] if taught else []),
-    ]:
-        found = outcomes.reliability(*predictions)
-        words = f"{name}: expected calibration error {100 * found.calibration_error:.1f} %"
-        arrays = (found.confidence.numpy(), found.accuracy.numpy(), found.counts.numpy())
-        body += figure(charts.diagram(*arrays, kind, f"Reliability of {words}"), f"{words}.")
+    for group in pair:
+        body += _reliability(group.label, kind_of(group, groups), pooled(group))
+    teachers = [pooled(group, "teacher") for group in reversed(pair)]
+    body += _reliability(
+        "the teacher", "other", next((found for found in teachers if found is not None), None)
+    )
     if not body:
         return None
     remark = (
-        "Of the test images of which a network says it is 80 % sure, are 80 % right? Bars that end on the dashed line say yes;"
-        " the upright strokes are the gaps, and their mean over the images is the expected calibration error (ECE, 15 bins)."
-        " Beneath, how many images are in each bin."
+        "Of the test images on which a network is 80 % confident, does it get 80 % right? Bars that"
+        " end on the dashed line say yes; the upright strokes are the gaps, and their mean over the"
+        " images is the expected calibration error (ECE, 15 bins). Beneath, how many images are in"
+        " each bin."
     )
     return Section("Confidence", remark, f'<div class="sections">{body}</div>')
+
+
+def _reliability(name: str, kind: str, predictions: tuple[Tensor, Tensor] | None) -> str:
+    if predictions is None:
+        return ""
+    found = metrics.reliability(*predictions)
+    words = f"{name}: expected calibration error {100 * found.calibration_error:.1f} %"
+    arrays = (found.confidence.numpy(), found.accuracy.numpy(), found.counts.numpy())
+    return figure(charts.diagram(*arrays, kind, f"Reliability of {words}"), f"{words}.")
 
 
 def agreement(groups: Sequence[Group]) -> Section | None:
     bars = []
     for group in shown_pair(groups):
         ours, theirs = pooled(group), pooled(group, "teacher")
-        if theirs is not None and ours[1].shape == theirs[1].shape:
-            cases = outcomes.joint_outcomes(ours[0], ours[1], theirs[1])
+        if ours is not None and theirs is not None and ours[1].shape == theirs[1].shape:
+            cases = metrics.joint_outcomes(ours[0], ours[1], theirs[1])
             same = cases["both right"] + cases["the same mistake"]
-            bars.append((group.label, f"same answer {100 * same:.1f} %", list(cases.items())))
+            bars.append((group.label, f"same prediction {100 * same:.1f} %", list(cases.items())))
     if not bars:
         return None
     keys = "".join(
@@ -139,7 +142,10 @@ def agreement(groups: Sequence[Group]) -> Section | None:
         for name, note, shares in bars
     )
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
-    remark = "Whose predictions are right, and where both are wrong, whether they are wrong alike: mistakes can be taught too."
+    remark = (
+        "Whose predictions are right, and where both are wrong, whether they are wrong alike:"
+        " mistakes can be distilled too."
+    )
     body = f'<ul class="keys">{keys}</ul>' + figure(
         svg, "Shares of the test images in percent, over all seeds."
     )
@@ -147,60 +153,56 @@ def agreement(groups: Sequence[Group]) -> Section | None:
 
 
 def images(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
-    """Tiles of test images on which students disagree with each other, with the teacher or with the label.
+    """Tiles of test images on which students disagree with each other, the teacher or the label.
 
     Args:
         pixels: uint8 `(M, 3, H, W)`, or why there are none.
     """
-    runs = [
-        max((run for run in group.runs if run.predictions), key=_validation)
-        for group in shown_pair(groups)
-    ]
+    runs = [_best_run(group) for group in shown_pair(groups)]
     if not runs:
         return None
     title = "Where they disagree"
     if isinstance(pixels, str):
-        return Section(
-            title,
-            "Test images with label and predictions.",
-            f'<p class="missing">{escape(pixels)}</p>',
-        )
-    shown, zero = runs[-1], runs[0] if len(runs) > 1 else None
-    labels, logits = shown.predictions["labels"], shown.predictions["student"]
-    taught = shown.predictions.get("teacher")
-    kinds = outcomes.notable_images(
-        labels, logits, zero.predictions["student"] if zero else None, taught, _MOST_TILES
-    )
-    predictions = {"teacher": taught, "labels only": zero.predictions["student"] if zero else None}
-    predictions |= {"distilled" if shown.distilled else "student": logits}
-    said = {who: rows.argmax(1) for who, rows in predictions.items() if rows is not None}
-    names = class_names(shown, logits.shape[1])
+        missing = f'<p class="missing">{escape(pixels)}</p>'
+        return Section(title, "Test images with label and predictions.", missing)
+    (run, shown), baseline = runs[-1], runs[0][1].student if len(runs) > 1 else None
+    labels, names = shown.labels, class_names(run, shown.student.shape[1])
+    kinds = metrics.notable_images(labels, shown.student, baseline, shown.teacher, _MOST_TILES)
+    logits = {"teacher": shown.teacher, "labels only": baseline}
+    logits |= {"distilled" if run.summary.distilled else "student": shown.student}
+    predicted = {who: rows.argmax(1) for who, rows in logits.items() if rows is not None}
     body = ""
-    for name, rows, count in kinds:
-        tiles = "".join(
-            _tile(pixels[row], row, names[labels[row]], _said(said, row, labels, names))
-            for row in rows.tolist()
-        )
-        body += (
-            f"<h3>{escape(name)} ({count:,} of {len(labels):,})</h3>"
-            + f'<div class="tiles">{tiles}</div>'
-        )
-    remark = f"Some of the test images of each kind, spread evenly over the split. Answers of {', '.join(r.name for r in runs)}"
-    return Section(title, f"{remark}; beneath each image its label.", body)
+    for kind, rows, count in kinds:
+        tiles = ""
+        for row in rows.tolist():
+            words = _predictions(predicted, row, labels, names)
+            tiles += _tile(pixels[row], row, names[int(labels[row])], words)
+        body += f"<h3>{escape(kind)} ({count:,} of {len(labels):,})</h3>"
+        body += f'<div class="tiles">{tiles}</div>'
+    whose = ", ".join(run.name for run, _ in runs)
+    remark = (
+        "Some of the test images of each kind, spread evenly over the split. Predictions of"
+        f" {whose}; beneath each image its label."
+    )
+    return Section(title, remark, body)
 
 
-def _validation(run: Run) -> float:
-    return run.summary["validation_accuracy"]
+def _best_run(group: Group) -> tuple[Run, Predictions]:
+    """The run with the highest validation accuracy of those that left predictions: one at least."""
+    held = [(run, run.predictions) for run in group.runs if run.predictions is not None]
+    return max(held, key=lambda pair: pair[0].summary.validation_accuracy)
 
 
-def _said(said: dict[str, Tensor], row: int, labels: Tensor, names: Sequence[str]) -> str:
+def _predictions(
+    predicted: dict[str, Tensor], row: int, labels: Tensor, names: Sequence[str]
+) -> str:
     lines = []
-    for who, predictions in said.items():
+    for who, predictions in predicted.items():
         right = bool(predictions[row] == labels[row])
         mark = '<i class="right" role="img" aria-label="right">✓</i>' if right else (
             '<i class="wrong" role="img" aria-label="wrong">✗</i>'
         )  # fmt: skip
-        lines.append(f"<span>{mark} {escape(who)}: {escape(names[predictions[row]])}</span>")
+        lines.append(f"<span>{mark} {escape(who)}: {escape(names[int(predictions[row])])}</span>")
     return "".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""SVG as text: the marks that charts are made of, round numbers for their axes, room for their labels."""
+"""SVG as text: the marks that charts are made of, ticks for their axes, room for their labels."""
 
 import html
 import math
@@ -14,7 +14,7 @@ def escape(text: object) -> str:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers in [low, high], at most `most` of them, with a step of 1, 2 or 5 times a power of ten."""
+    """At most `most` numbers in [low, high], with a step of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
@@ -53,7 +53,8 @@ def rect(
     x: float, y: float, width: float, height: float, kind: str, opacity: float | None = None
 ) -> str:
     shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" class="{kind}"{shade}/>'
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}"'
+    return f'<rect {place} class="{kind}"{shade}/>'
 
 
 def points(shape: str, places: Sequence[tuple[float, float]], kind: str) -> str:
@@ -73,7 +74,10 @@ def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels apart until they lie `gap` from each other, in their order, and, if there is room, in [low, high]."""
+    """Move labels apart until they lie `gap` from each other, in their order.
+
+    They stay in [low, high] if there is room.
+    """
     placed = [float(position) for position in positions]
     order = sorted(range(len(placed)), key=placed.__getitem__)
     for before, after in zip([None, *order], order, strict=False):

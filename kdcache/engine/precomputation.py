@@ -1,24 +1,24 @@
 """Phase one: run the frozen teacher once over every view of every image and store its raw logits."""
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
-from kdcache.cache import CacheWriter, Manifest
+from kdcache.cache import BlockRows, CacheWriter, Manifest
 from kdcache.config import SPLITS, PrecomputeOptions
 from kdcache.data import ImageData, Prefetcher, draw_views
 from kdcache.engine.teacher import Teacher
-from kdcache.errors import KdcacheError
+from kdcache.errors import OptionError
 from kdcache.models import state_digest
-from kdcache.runtime import SINGLE_PROCESS, Processes, keep_freed_memory, to_cpu_async
+from kdcache.runtime import SINGLE_PROCESS, Processes, to_cpu_async
 
 _BLOCK_BYTES = 2 << 20
 _BLOCK_ROWS = 1024  # at most: what one kill can cost
@@ -27,11 +27,9 @@ _BLOCK_ROWS = 1024  # at most: what one kill can cost
 def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOptions) -> Manifest:
     """All that shapes the numbers. A path or a batch size does not, so they are not in it."""
     model = teacher.model
-    device = (
-        torch.cuda.get_device_name(teacher.device)
-        if teacher.device.type == "cuda"
-        else teacher.device.type
-    )
+    device = teacher.device.type
+    if device == "cuda":
+        device = torch.cuda.get_device_name(teacher.device)
     views = {split: options.views if split == "train" else 1 for split in SPLITS}
     document = {
         "dataset": {
@@ -72,80 +70,95 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
 
 
 def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.ndarray]:
-    """int16 `(N, V, 5)` a split; only the training part has more than the whole image."""
-    return {
-        split: draw_views(
-            options.augment, len(part), *images.image_shape,
-            views=options.views if split == "train" else 1, seed=options.seed, stream=split,
+    """int16 `(N, V, 5)` for each split; only the training split has more views than the whole image."""
+    height, width = images.image_shape
+    tables = {}
+    for split, part in images.splits.items():
+        views = options.views if split == "train" else 1
+        tables[split] = draw_views(
+            options.augment, len(part), height, width, views=views, seed=options.seed, stream=split
         )
-        for split, part in images.splits.items()
-    }  # fmt: skip
+    return tables
+
+
+@dataclass(frozen=True)
+class PrecomputeReport:
+    """What phase one did: the rows and bytes of the whole cache, and what this process computed of it.
+
+    A row is one view of one image. `already_complete`: the cache was there, and nothing was computed.
+    """
+
+    rows: int
+    bytes: int
+    already_complete: bool
+    computed: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.computed / self.seconds
 
 
 def precompute(
     teacher: Teacher,
     images: ImageData,
     options: PrecomputeOptions,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
     processes: Processes = SINGLE_PROCESS,
-) -> dict[str, Any]:
-    """Fill the cache, or what an interrupted run left of it, and seal it. Each of the processes fills its share.
+) -> PrecomputeReport:
+    """Fill the cache `options.cache`, or what an interrupted run left of it, and seal it.
 
     Args:
-        progress: called with (views finished, views in all) of this process after each batch.
+        progress: called with (rows finished, rows in all) of this process after each batch.
+        processes: fill one cache together, each its own blocks.
 
-    Returns of this process's run: `already_complete` where the cache was there already, views and bytes of the whole, views
-    computed, seconds, views_per_second.
+    Raises OptionError where the path holds another cache, DataError where the teacher's logits are not finite or the disk
+    is full.
     """
     tables = view_tables(images, options)
-    arrays: dict[str, np.ndarray] = {}
-    for split, part in images.splits.items():
-        arrays |= {
-            f"{split}/views": tables[split],
-            f"{split}/labels": part.labels.numpy(),
-            f"{split}/image_crc32": part.row_checksums(),
-        }
     manifest = make_manifest(teacher, images, options)
     block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (2 * teacher.classes)))
-    total = sum(table.shape[0] * table.shape[1] for table in tables.values())
+    total = sum(len(table) * table.shape[1] for table in tables.values())
     started, computed = time.perf_counter(), 0
-    with (
-        CacheWriter(
-            options.cache,
-            manifest,
-            arrays,
-            block_rows=block_rows,
-            restart=options.restart,
-            processes=processes,
-        ) as writer,
-        _WriteBehind(writer) as behind,
-    ):
-        share = sum(len(writer.rows(block)) for block in writer.missing)
-        before = total - share if processes.world_size == 1 else 0
-        run = _BlockRunner(teacher, images, tables, options.batch_size or teacher.batch_size)
+    writer = CacheWriter(
+        options.cache,
+        manifest,
+        _columns(images, tables),
+        block_rows=block_rows,
+        restart=options.restart,
+        processes=processes,
+    )
+    with writer, _WriteBehind(writer) as behind:
+        own = sum(len(writer.rows(block)) for block in writer.missing)
+        before = total - own if processes.world_size == 1 else 0
+
+        def report(done: int) -> None:
+            progress(before + done, before + own)
+
+        runner = _BlockRunner(teacher, images, tables, options.batch_size or teacher.batch_size)
         try:
-            for block, logits in run.blocks(
-                writer, lambda done: progress(before + done, before + share)
-            ):
+            for block, logits in runner.blocks(writer, report):
                 behind.write(block, logits)
                 computed += len(writer.rows(block))
             behind.wait()
         except KeyboardInterrupt:
             behind.wait()
-            raise KeyboardInterrupt(
-                f"{before + computed:,} rows are saved; the same command goes on"
-            ) from None
+            saved = f"{before + computed:,} rows are saved"
+            raise KeyboardInterrupt(f"{saved}; the same command goes on") from None
         if not writer.complete:
             writer.seal()
-    seconds = time.perf_counter() - started
-    return {
-        "already_complete": writer.complete,
-        "views": total,
-        "bytes": options.cache.stat().st_size,
-        "computed": computed,
-        "seconds": seconds,
-        "views_per_second": computed / seconds,
-    }
+    seconds, size = time.perf_counter() - started, options.cache.stat().st_size
+    return PrecomputeReport(total, size, writer.complete, computed, seconds)
+
+
+def _columns(images: ImageData, tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a cache holds beside the logits, by the names of its datasets."""
+    columns: dict[str, np.ndarray] = {}
+    for split, part in images.splits.items():
+        columns[f"{split}/views"] = tables[split]
+        columns[f"{split}/labels"] = part.labels.numpy()
+        columns[f"{split}/image_crc32"] = part.row_checksums()
+    return columns
 
 
 class _WriteBehind:
@@ -155,7 +168,8 @@ class _WriteBehind:
     """
 
     def __init__(self, writer: CacheWriter) -> None:
-        self._writer, self._pending = writer, None
+        self._writer = writer
+        self._pending: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1)
 
     def write(self, block: int, logits: Tensor) -> None:
@@ -204,37 +218,38 @@ class _BlockRunner:
             progress: called with the number of rows that the teacher was given so far.
         """
         done = 0
-        if self._teacher.device.type == "cpu":
-            keep_freed_memory()
-        for split, blocks in groupby(writer.missing, lambda block: writer.rows(block).split):
-            places = {block: writer.rows(block) for block in blocks}
-            sizes = {
-                block: _batch_sizes(len(place), self._batch_size) for block, place in places.items()
-            }
-            rows = torch.cat([torch.arange(place.start, place.stop) for place in places.values()])
-            image_index, view_index = (
-                rows // self._views[split].shape[1],
-                rows % self._views[split].shape[1],
-            )
-            in_turn = list(chain(*sizes.values()))
-            images = self._images[split].batches(in_turn, image_index)
-            views = Prefetcher(self._views[split], self._teacher.device).batches(
-                in_turn, image_index, view_index
-            )
-            for block in places:
-                parts = []
+        for split, group in groupby(writer.missing, lambda block: writer.rows(block).split):
+            blocks = list(group)
+            sizes = {block: self._batch_sizes(len(writer.rows(block))) for block in blocks}
+            batches = self._batches(split, [writer.rows(block) for block in blocks], sizes.values())
+            for block in blocks:
+                logits = []
                 for size in sizes[block]:
-                    parts.append(self._logits(next(images), next(views)))
+                    logits.append(self._logits(*next(batches)))
                     done += size
                     progress(done)
-                yield block, torch.cat(parts)
+                yield block, torch.cat(logits)
+
+    def _batches(
+        self, split: str, places: list[BlockRows], sizes: Iterable[list[int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images uint8 `(B, 3, H, W)` and views `(B, 5)` of some blocks of a split, on the device."""
+        table = self._views[split]
+        rows = torch.cat([torch.arange(place.start, place.stop) for place in places])
+        image_index, view_index = rows // table.shape[1], rows % table.shape[1]
+        in_order = list(chain(*sizes))
+        views = Prefetcher(table, self._teacher.device)
+        return zip(
+            self._images[split].batches(in_order, image_index),
+            views.batches(in_order, image_index, view_index),
+            strict=True,
+        )
 
     def _logits(self, images: Tensor, views: Tensor) -> Tensor:
         while True:
+            size = self._batch_size
             try:
-                parts = zip(
-                    images.split(self._batch_size), views.split(self._batch_size), strict=True
-                )
+                parts = zip(images.split(size), views.split(size), strict=True)
                 return torch.cat([self._teacher.logits(self._render(*part)) for part in parts])
             except torch.OutOfMemoryError as error:
                 self._halve(error)
@@ -243,14 +258,15 @@ class _BlockRunner:
         """Go on with half the batch, from here to the end of the run."""
         if self._batch_size == 1:
             device, reason = self._teacher.device, str(error).splitlines()[0]
-            raise KdcacheError(
-                f"memory on {device} for one view", f"too little ({reason})", "use another --device"
+            found = f"too little ({reason})"
+            raise OptionError(
+                f"memory on {device} for one view", found, "use another --device"
             ) from error
         self._batch_size //= 2
         if self._teacher.device.type == "cuda":
             torch.cuda.empty_cache()
 
-
-def _batch_sizes(count: int, largest: int) -> list[int]:
-    """`count` rows in batches of `largest`, the last of which may be smaller."""
-    return [min(largest, count - first) for first in range(0, count, largest)]
+    def _batch_sizes(self, count: int) -> list[int]:
+        """`count` rows in batches, the last of which may be smaller."""
+        largest = self._batch_size
+        return [min(largest, count - first) for first in range(0, count, largest)]

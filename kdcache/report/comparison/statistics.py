@@ -1,7 +1,8 @@
 """Student's t test over seeds that two recipes share, without SciPy.
 
-Two students of one seed begin with the same weights and see the same batches, so their scores rise and fall together;
-the test looks at the differences alone (Student 1908, "The probable error of a mean").
+Two students of one seed begin with the same weights and see the same batches, so their scores rise
+and fall together; the test looks at the differences alone (Student 1908, "The probable error of a
+mean").
 """
 
 import math
@@ -20,8 +21,9 @@ class PairedTest:
     Attributes:
         seeds: the shared seeds, ascending.
         difference: mean of (one - other) over the shared seeds; None where there are none.
-        p: two-sided probability of a mean difference at least as large if the recipes were equally good; None where
-            there are fewer than two shared seeds, or where all differences are equal.
+        p: two-sided probability of a mean difference at least as large if the recipes were equally
+            good; None where there are fewer than two shared seeds, or where all differences are
+            equal.
         interval: the 95 % confidence interval of the difference; None where p is.
         reason: why there is no p; empty where there is one.
     """
@@ -38,7 +40,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """Of the population that the values are a sample of (divided by n - 1); None for fewer than two values."""
+    """Of the population that the values are a sample of (divided by n - 1); None for one value."""
     if len(values) < 2:
         return None
     centre = mean(values)
@@ -71,13 +73,17 @@ def paired_test(one: Mapping[int, float], other: Mapping[int, float]) -> PairedT
 def two_sided_p(t: float, freedom: float) -> float:
     """Probability that Student's t with `freedom` degrees of freedom lies further from 0 than `t`.
 
-    I_x(freedom / 2, 1 / 2) with x = freedom / (freedom + t²): Abramowitz and Stegun 1964, 26.7.1 and 26.5.27.
+    I_x(freedom / 2, 1 / 2) with x = freedom / (freedom + t²): Abramowitz and Stegun 1964, 26.7.1
+    and 26.5.27.
     """
     return incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
 def t_quantile(level: float, freedom: float) -> float:
-    """The t that Student's t stays within, on both sides, with probability `level`, 0 < level < 1; by bisection."""
+    """The t that Student's t stays within, on both sides, with probability `level`.
+
+    0 < level < 1; by bisection.
+    """
     low, high = 0.0, 1.0
     while two_sided_p(high, freedom) > 1 - level:
         low, high = high, 2 * high

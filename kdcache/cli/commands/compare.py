@@ -1,0 +1,52 @@
+"""Finished runs side by side, and in words whether distilling helped."""
+
+import argparse
+from pathlib import Path
+
+from kdcache import report, runs, runtime
+from kdcache.cli.console import say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of a finished run, or of several such folders",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="also write the rows with full precision, as CSV"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page that opens offline"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with the dataset's images, to show some in the page",
+    )
+    parser.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    found, unfinished = runs.find_runs(arguments.runs)
+    comparison = report.compare_runs(found, unfinished)
+    say(f"{comparison.table()}\n\n{comparison.words}")
+    if unfinished:
+        say(f"unfinished, left out: {', '.join(map(str, unfinished))}")
+    if arguments.csv is not None:
+        runtime.write_text(arguments.csv, comparison.to_csv())
+        say(f"csv: {arguments.csv}")
+    if arguments.json is not None:
+        runtime.write_json(arguments.json, comparison.to_json())
+        say(f"json: {arguments.json}")
+    if arguments.html is not None:
+        images = report.load_test_images(found, arguments.data)
+        runtime.write_text(arguments.html, report.render_page(comparison, images))
+        say(f"page: {arguments.html}")
+    if arguments.chart is not None:
+        report.comparison_chart(comparison.chart_rows(), arguments.chart)
+        say(f"chart: {arguments.chart}")

@@ -1,0 +1,129 @@
+"""Train a student for every combination of options and seeds."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcache import cli, engine, report, runs, runtime, search
+from kdcache.cli.console import Progress, say
+from kdcache.cli.parser import add_options, given, parse_setting
+from kdcache.config import TrainOptions
+from kdcache.errors import OptionError
+
+_MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("what to sweep")
+    own.add_argument("cache", type=Path, metavar="CACHE")
+    own.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=A,B",
+        help="values of an option; may be repeated",
+    )
+    own.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="students of each combination"
+    )
+    own.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/sweep"),
+        metavar="DIR",
+        help="folder of the students' folders",
+    )
+    own.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the students, each on a GPU of its own",
+    )
+    own.add_argument(
+        "--stop-early",
+        action="store_true",
+        help="end students that are below the median of the others",
+    )
+    add_options(parser, TrainOptions, without=("cache", "out", "resume"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if min(arguments.seeds, arguments.jobs) < 1:
+        counts = f"{arguments.seeds} and {arguments.jobs}"
+        raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
+    base = TrainOptions(
+        **given(TrainOptions, arguments) | {"cache": arguments.cache, "out": arguments.out}
+    )
+    seeds = range(base.seed, base.seed + arguments.seeds)
+    students = search.combinations(base, _settings(arguments.set), seeds)
+    helpers = []
+    if arguments.jobs > 1:
+        helpers = _start_helpers(arguments.jobs, _command(arguments, base))
+    data = engine.load_training_data(base)
+    with Progress("sweep", "student") as whole, Progress("student", "step") as steps:
+        try:
+            shown = cli.ShowSweep(whole, steps)
+            search.train_all(students, data, shown, stop_early=arguments.stop_early)
+        except KeyboardInterrupt:
+            done = f"{len(search.finished(students))} of {len(students)} students are finished"
+            raise KeyboardInterrupt(f"{done}; the same command goes on") from None
+    for helper in helpers:
+        helper.wait()
+    missing = _report(students)
+    return int(missing > 0 and not arguments.stop_early)
+
+
+def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
+    """The values of each --set, by the option's name."""
+    pairs = [parse_setting(TrainOptions, text) for text in texts]
+    settings = dict(pairs)
+    if len(settings) < len(pairs):
+        raise OptionError(
+            "each option in one --set", " ".join(texts), "separate its values by commas"
+        )
+    return settings
+
+
+def _command(arguments: argparse.Namespace, base: TrainOptions) -> list[str]:
+    """The words that start the same sweep in another process."""
+    words = [str(arguments.cache), "--out", str(arguments.out)]
+    words += ["--seeds", str(arguments.seeds), *["--stop-early"] * arguments.stop_early]
+    for text in arguments.set:
+        words += ["--set", text]
+    shared = base.replace(cache=None, out=TrainOptions.out)
+    return words + shlex.split(shared.command_line())[2:]
+
+
+def _start_helpers(jobs: int, words: list[str]) -> list["subprocess.Popen[bytes]"]:
+    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU if there are any."""
+    gpus = runtime.gpu_count()
+    helpers = []
+    for number in range(1, jobs):
+        device = ["--device", f"cuda:{number % gpus}"] if gpus else []
+        command = [sys.executable, "-m", _MODULE, *words, "--jobs", "1", *device]
+        quiet = subprocess.DEVNULL
+        helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+    return helpers
+
+
+def _report(students: Sequence[TrainOptions]) -> int:
+    """Print the table of the finished students, the helpers' too; how many are not finished."""
+    finished = [runs.read_run(options.out) for options in search.finished(students)]
+    if finished:
+        say(f"\n{report.compare_runs(finished).table()}")
+    missing = len(students) - len(finished)
+    if missing:
+        say(
+            f"{missing} of {len(students)} students are not finished:"
+            " see failed.json or stopped.json in their folders"
+        )
+    return missing
+
+
+if __name__ == "__main__":  # a helper that `--jobs` started
+    sys.exit(cli.entry_point(["sweep", *sys.argv[1:]]))

@@ -1,0 +1,72 @@
+"""Check every byte of a cache; with --live, also run its teacher again on some rows."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kdcache import cache, distill, report
+from kdcache.cli.console import say, warn
+from kdcache.errors import CacheDamagedError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cache", type=Path, metavar="CACHE")
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="in a child process with limits, for a file from a stranger",
+    )
+    parser.add_argument(
+        "--live",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also run the teacher again on N random views",
+    )
+    parser.add_argument(
+        "--teacher-weights",
+        metavar="FILE",
+        help="the teacher's weights, if phase one had them from a file",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder with the dataset's images",
+    )
+    parser.add_argument("--device", default="auto", help="where the teacher runs")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of rows")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    path = arguments.cache
+    if arguments.untrusted:
+        fault = cache.verify_in_child(path)
+        say(fault or f"{path}: every byte is the one that was written")
+        return int(fault is not None)
+    try:
+        opened = cache.verify_cache(path)
+    except CacheDamagedError as error:
+        warn(f"error: {error}")
+        return 1
+    say(f"{path}: every byte is the one that was written (fingerprint {opened.fingerprint})")
+    if not arguments.live:
+        return 0
+    result = report.rerun_teacher(
+        opened,
+        distill.load_images_of(opened, arguments.data),
+        arguments.live,
+        weights=arguments.teacher_weights,
+        device=arguments.device,
+        seed=arguments.seed,
+    )
+    rows = [
+        {"what": key.replace("_", " "), "value": _short(value)} for key, value in result.items()
+    ]
+    say(report.format_table(rows))
+    return 0 if result["within"] else 1
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

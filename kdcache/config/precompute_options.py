@@ -1,0 +1,61 @@
+"""The options of phase one, as the user gives them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from kdcache.config.choices import (
+    VIEW_POLICIES,
+)
+from kdcache.config.fields import (
+    AT_LEAST_1,
+    Range,
+    Role,
+    option,
+)
+from kdcache.config.options import DatasetOptions
+from kdcache.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeOptions(DatasetOptions):
+    """Phase one."""
+
+    script: ClassVar[str] = "precompute_teacher.py"
+    cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS)
+    teacher: str = option(
+        "vit_b_16", "a torchvision classification model, or package.module:callable", Role.RECIPE
+    )
+    teacher_weights: str | None = option(
+        None,
+        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)",
+        Role.PATHS,
+    )
+    augment: str = option(
+        "none",
+        "how views 1, 2, ... of a training image are drawn",
+        Role.RECIPE,
+        registry=VIEW_POLICIES,
+    )
+    views: int = option(
+        1,
+        "views of each training image; view 0 is the whole image",
+        Role.RECIPE,
+        within=Range(1, 1000),
+    )
+    batch_size: int | None = option(
+        None,
+        "views in one forward pass; halved where memory is short (default: what suits the teacher and the device)",
+        Role.RECIPE,
+        within=AT_LEAST_1,
+    )
+    restart: bool = option(False, "discard what an interrupted run left behind", Role.PATHS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.views > 1) != (self.augment != "none"):
+            raise OptionError(
+                "--views above 1 and an --augment other than none together",
+                f"--views {self.views} --augment {self.augment}",
+                "give both or neither",
+            )

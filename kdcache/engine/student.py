@@ -1,0 +1,119 @@
+"""A student on its device: built from a config, and what it predicts."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from kdcache.data import Prefetcher, Renderer, Split, whole_image_views
+from kdcache.distill import label_loss
+from kdcache.engine.resolve import TrainConfig
+from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
+from kdcache.runtime import Processes, autocast, inference_batch_size, record_output_sizes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A student's predictions on one split; the loss is the mean cross-entropy in nats."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor  # int64 (N,), on the CPU
+    logits: Tensor  # float32 (N, K), on the CPU
+
+
+def build_student(config: TrainConfig) -> Model:
+    """The student with a new head for its classes and, behind them, one output for each of the teacher's, if it has any.
+
+    Those of the teacher's classes begin as the student's own ImageNet classifier, where it has one for as many.
+    """
+    classes, known = config.classes, config.preprocessing
+    student = build_model(
+        config.student,
+        config.student_weights,
+        seed=config.seed,
+        classes=None if config.teacher_classes else classes,
+        small_stem=config.small_stem,
+        image_size=known.image_size,
+        mean=known.mean,
+        std=known.std,
+    )
+    if not config.teacher_classes:
+        return student
+    weight, bias = head_parameters(student.module)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        replace_head(student.module, classes + config.teacher_classes)
+    if config.pretrained and len(weight) == config.teacher_classes:
+        new_weight, new_bias = head_parameters(student.module)
+        with torch.no_grad():
+            new_weight[classes:] = weight
+            if bias is not None and new_bias is not None:
+                new_bias[classes:] = bias
+    return student
+
+
+class Student:
+    """A student's module on its device, with the way from images to its input.
+
+    Args:
+        config: resolved.
+        model: from `build_student`.
+        image_shape: height and width in pixels of the images.
+        processes: share the images that are predicted.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Model,
+        image_shape: tuple[int, int],
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        self.device, self.classes = device, config.classes
+        self._precision, self._processes = config.precision, processes
+        module = model.module.to(device)
+        self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if processes.world_size > 1:
+            self.module = _synchronize_batch_norms(self.module, device)
+        known = config.preprocessing
+        self.render = Renderer(known.image_size, known.mean, known.std, image_shape, device)
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor, views: Tensor) -> Tensor:
+        """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the CPU."""
+        self.module.eval()
+        views_in_batches = views.to(self.device).split(self._batch_size)
+        sizes = [len(batch) for batch in views_in_batches]
+        prefetcher = Prefetcher(images, self.device, streamed=True)
+        images_in_batches = prefetcher.batches(sizes, torch.arange(len(images)))
+        logits = []
+        for some_images, some_views in zip(images_in_batches, views_in_batches, strict=True):
+            with autocast(self._precision, self.device):
+                output = self.module(self.render(some_images, some_views))
+                logits.append(class_logits(output).float()[:, : self.classes])
+        return torch.cat(logits).cpu()
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Loss and accuracy on the whole images of a split."""
+        whole = whole_image_views(len(split), *split.images.shape[2:])
+        self._processes.broadcast_tensors(self.module.buffers())
+        own = self.predict(self._processes.shard(split.images), self._processes.shard(whole))
+        logits = self._processes.all_gather(own)
+        predictions = logits.argmax(1)
+        accuracy = (predictions == split.labels).float().mean().item()
+        return Evaluation(label_loss(logits, split.labels).item(), accuracy, predictions, logits)
+
+    @cached_property
+    def _batch_size(self) -> int:
+        size = self.render.size
+        with record_output_sizes(self.module) as sizes, autocast(self._precision, self.device):
+            self.module(torch.zeros(2, 3, size, size, device=self.device))
+        return inference_batch_size(max(sizes), self.device)
+
+
+def _synchronize_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms over all processes' rows on a GPU. On a CPU PyTorch has none, and each process has its own statistics."""
+    return nn.SyncBatchNorm.convert_sync_batchnorm(module) if device.type == "cuda" else module

@@ -1,0 +1,137 @@
+"""Writes a run's folder while the run goes on, so that a killed run loses nothing but the epoch in flight."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcache.errors import DataError, OptionError
+from kdcache.models import CARD_FILE, StudentCard
+from kdcache.runs.folder import (
+    BEST_CHECKPOINT,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    LAST_CHECKPOINT,
+    PREDICTIONS_FILE,
+    STUDENT_FILE,
+    SUMMARY_FILE,
+    start_run,
+)
+from kdcache.runs.predictions import save_predictions
+from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
+from kdcache.runtime import load_tensors, save_tensors, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """last.pt: where a run stands after an epoch. `trainer` is what `Trainer.state_dict` returned."""
+
+    trainer: dict[str, Any]
+    history: tuple[EpochRecord, ...]
+    seconds: float
+    config: RunConfig
+
+
+class RunRecorder:
+    """One run's folder, as the run itself sees it.
+
+    Every file is written under another name and renamed, so that it is whole or not there. Methods raise DataError where
+    the folder cannot be written, or a file is not what it should be.
+
+    Args:
+        tensorboard: also write every epoch as events for TensorBoard, in `events`.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self.folder = folder
+        self._events = _event_writer(folder) if tensorboard else None
+
+    def begin(self, config: RunConfig, overwrite: bool) -> None:
+        """Make the folder, which must not hold a run unless `overwrite` says so, and record the configuration."""
+        start_run(self.folder, overwrite)
+        write_json(self.folder / CONFIG_FILE, config.to_json())
+
+    def keep_best(self, model: dict[str, Tensor], record: EpochRecord) -> None:
+        """Keep the model of the best epoch so far."""
+        best = {"epoch": record.epoch, "validation_accuracy": record.validation_accuracy}
+        save_tensors(self.folder / BEST_CHECKPOINT, {"model": model} | best)
+
+    def keep_last(
+        self,
+        trainer: dict[str, Any],
+        history: Sequence[EpochRecord],
+        seconds: float,
+        config: RunConfig,
+    ) -> None:
+        """Keep the metrics, and then where the run stands: what last.pt does not hold is done again."""
+        records = [record.to_json() for record in history]
+        lines = "\n".join(json.dumps(record) for record in records)
+        write_text(self.folder / HISTORY_FILE, lines)
+        run = {"history": records, "seconds": seconds, "config": config.to_json()}
+        save_tensors(self.folder / LAST_CHECKPOINT, trainer | run)
+        if self._events is not None:
+            for key, value in records[-1].items():
+                self._events.add_scalar(key, value, records[-1]["epoch"])
+            self._events.flush()
+
+    def finish(
+        self,
+        summary: RunSummary,
+        card: StudentCard,
+        student: dict[str, Tensor],
+        labels: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+    ) -> None:
+        """Record what came out; the summary last, for where it is, all is.
+
+        Args:
+            student: the student's plain state dict.
+            labels: of the test split, int64 `(M,)`.
+            student_logits, teacher_logits: of its images, float `(M, K)`.
+        """
+        predictions = self.folder / PREDICTIONS_FILE
+        save_predictions(predictions, labels, student=student_logits, teacher=teacher_logits)
+        save_tensors(self.folder / STUDENT_FILE, student)
+        write_json(self.folder / CARD_FILE, card.to_json())
+        write_json(self.folder / SUMMARY_FILE, summary.to_json())
+
+    def read_best(self, device: torch.device) -> tuple[dict[str, Tensor], int, float]:
+        """The best epoch's model, its number and its validation accuracy."""
+        path = self.folder / BEST_CHECKPOINT
+        best = load_tensors(path, device)
+        try:
+            return best["model"], int(best["epoch"]), float(best["validation_accuracy"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unusable(path, error) from error
+
+    def read_last(self, device: torch.device) -> Checkpoint | None:
+        """Where the run stood after its last finished epoch; None where it finished none."""
+        path = self.folder / LAST_CHECKPOINT
+        if not path.exists():
+            return None
+        state = load_tensors(path, device)
+        try:
+            history = tuple(EpochRecord.from_json(record) for record in state.pop("history"))
+            seconds, config = float(state.pop("seconds")), RunConfig.from_json(state.pop("config"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _unusable(path, error) from error
+        return Checkpoint(state, history, seconds, config)
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} as train_student.py writes it", f"{error!r:.200}", "train anew")
+
+
+def _event_writer(folder: Path) -> Any:
+    """TensorBoard's writer, of the optional extra `tensorboard`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        remedy = "pip install kdcache[tensorboard], or omit it"
+        raise OptionError("the package tensorboard for --tensorboard", "none", remedy) from error
+    return SummaryWriter(folder / "events")

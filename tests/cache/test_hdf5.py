@@ -1,0 +1,198 @@
+"""The HDF5 structure: any tool reads it, and a forged one is refused though its checksums hold.
+
+In a forgery layout record, checksums and seal are all valid: only what HDF5 itself says, and how
+that fits the manifest, can still give it away.
+"""
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from cache_makers import (
+    CLASSES,
+    forge_manifest,
+    logits_of,
+    make_manifest,
+    manifest_document,
+    read_layout_of,
+    replace_in_manifest,
+    reseal,
+)
+
+from kdcache.cache.reader import open_cache
+from kdcache.errors import CacheDamagedError
+
+
+def test_any_hdf5_tool_can_read_it(good_path: Path) -> None:
+    manifest = make_manifest()
+    with h5py.File(good_path, "r") as file:
+        assert bytes(file["manifest"][:]) == manifest.to_bytes()
+        expected = logits_of(manifest, "train").astype(np.float16).reshape(4, 2, CLASSES)
+        assert (file["train/logits"][:] == expected).all()
+
+
+Tamper = Callable[[h5py.File, Path], Any]
+
+
+def instead(name: str, make: Callable[[Path], Any]) -> Tamper:
+    """Put what `make(folder)` returns in the place of a member."""
+
+    def tamper(file: h5py.File, folder: Path) -> None:
+        del file[name]
+        file[name] = make(folder)
+
+    return tamper
+
+
+def more(name: str) -> Tamper:
+    def tamper(file: h5py.File, folder: Path) -> None:
+        file[name] = np.arange(4)
+
+    return tamper
+
+
+def without(name: str) -> Tamper:
+    def tamper(file: h5py.File, folder: Path) -> None:
+        del file[name]
+
+    return tamper
+
+
+def other_labels(**storage: Any) -> Tamper:
+    """Labels of the right shape and type that are stored otherwise."""
+
+    def tamper(file: h5py.File, folder: Path) -> None:
+        del file["train/labels"]
+        file.create_dataset("train/labels", (4,), "<i8", **storage)
+
+    return tamper
+
+
+def external_storage(file: h5py.File, folder: Path) -> None:
+    (folder / "secret").write_bytes(bytes(32))
+    other_labels(external=[(str(folder / "secret"), 0, 32)])(file, folder)
+
+
+def other_file(folder: Path) -> str:
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["labels"] = np.arange(4)
+    return "other.h5"
+
+
+def virtual(file: h5py.File, folder: Path) -> None:
+    del file["train/labels"]
+    layout = h5py.VirtualLayout((4,), "<i8")
+    layout[:] = h5py.VirtualSource(str(folder / other_file(folder)), "labels", (4,))
+    file.create_virtual_dataset("train/labels", layout)
+
+
+def group_for_labels(file: h5py.File, folder: Path) -> None:
+    del file["train/labels"]
+    file.create_group("train/labels")
+
+
+def swapped_logits(file: h5py.File, folder: Path) -> None:
+    """Right shape, right type, contiguous, but in another place than the checksummed one."""
+    file["train"].move("logits", "old")
+    file["train/logits"] = np.zeros((4, 2, CLASSES), np.float16)
+    del file["train/old"]
+
+
+# How a file is tampered with, and what the refusal says was found.
+FORGERIES: dict[str, tuple[Tamper, str]] = {
+    "soft link": (
+        instead("train/labels", lambda folder: h5py.SoftLink("/train/image_crc32")),
+        "train/labels, which is not a hard link",
+    ),
+    "external link": (
+        instead("train/labels", lambda folder: h5py.ExternalLink(other_file(folder), "/labels")),
+        "train/labels, which is not a hard link",
+    ),
+    "never allocated": (other_labels(), r"train/labels as \(4,\) int64"),
+    "external storage": (external_storage, r"train/labels as \(4,\) int64"),
+    "virtual": (virtual, r"train/labels as \(4,\) int64"),
+    "chunked": (other_labels(chunks=(2,)), r"train/labels as \(4,\) int64"),
+    "compressed": (
+        other_labels(data=np.arange(4), compression="gzip"),
+        r"train/labels as \(4,\) int64",
+    ),
+    "other type": (
+        instead("train/labels", lambda folder: np.arange(4, dtype=">i8")),
+        r"train/labels as \(4,\) >i8",
+    ),
+    "other shape": (
+        instead("train/labels", lambda folder: np.arange(5)),
+        r"train/labels as \(5,\) int64",
+    ),
+    "missing": (without("train/labels"), "datasets train/labels"),
+    "one more": (more("extra"), "datasets extra"),
+    "one more in a split": (more("test/extra"), "datasets test/extra"),
+    "a dataset for a split": (
+        instead("train", lambda folder: np.arange(4)),
+        "train, which is not a group",
+    ),
+    "a split missing": (without("train"), "no train"),
+    "a split linked": (
+        instead("train", lambda folder: h5py.SoftLink("/test")),
+        "train, which is not a hard link",
+    ),
+    "a group for a dataset": (group_for_labels, "train/labels, which is not a dataset"),
+    "elsewhere": (swapped_logits, "train/logits elsewhere than its layout record says"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_structure_is_refused(name: str, good_path: Path) -> None:
+    tamper, found = FORGERIES[name]
+    layout = read_layout_of(good_path)
+    with h5py.File(good_path, "r+", libver=("earliest", "v110")) as file:
+        tamper(file, good_path.parent)
+    reseal(good_path, layout)
+    words = (
+        "expected the datasets that the manifest announces;"
+        f" found {good_path} with {found}; do not use this file"
+    )
+    with pytest.raises(CacheDamagedError, match=words):
+        open_cache(good_path)
+
+
+def test_a_block_that_is_not_of_whole_rows_is_refused(good_path: Path) -> None:
+    replace_in_manifest(good_path, b'"classes": 3', b'"classes": 9')
+    with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+        open_cache(good_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"rows": 2**31 - 1}, r"with block_crc32 as \(4,\) uint32; do not use this file"),
+        ({"views": 2**31 - 1}, r"with block_crc32 as \(4,\) uint32; do not use this file"),
+        ({"classes": 2**31 - 1}, "damaged in its layout record"),
+        ({"rows": 2**31 - 1, "views": 2**31 - 1, "classes": 2**31 - 1}, "its layout record"),
+    ],
+    ids=["rows", "views", "classes", "all of them"],
+)
+def test_sizes_that_the_file_does_not_have_are_refused_before_anything_is_allocated(
+    change: dict[str, int], found: str, good_path: Path
+) -> None:
+    document = manifest_document()
+    document["splits"]["train"] |= {key: change[key] for key in change.keys() & {"rows", "views"}}
+    document["teacher"] |= {key: change[key] for key in change.keys() & {"classes"}}
+    forge_manifest(good_path, document)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CacheDamagedError, match=found):
+            open_cache(good_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_forger_who_changes_nothing_is_not_noticed(good_path: Path, good: bytes) -> None:
+    """So that the refusals above are of what was forged, not of how."""
+    forge_manifest(good_path, manifest_document())
+    assert good_path.read_bytes() == good

@@ -1,0 +1,134 @@
+"""Opening a cache: what is whole is read right, all else is refused by name."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from cache_makers import assert_right, block_extents, flip, make_manifest, partial, stop_after
+
+from kdcache.cache.reader import open_cache, read_sealed_manifest
+from kdcache.errors import CacheDamagedError, DataError, KdcacheError
+
+
+class TestWhole:
+    def test_logits_can_stay_on_the_disk_and_the_file_is_never_written(
+        self, good_path: Path, good: bytes
+    ) -> None:
+        cache = open_cache(good_path, in_memory=False)
+        assert all(isinstance(part.logits, np.memmap) for part in cache.splits.values())
+        assert not any(
+            isinstance(part.logits, np.memmap) for part in open_cache(good_path).splits.values()
+        )
+        assert_right(cache, make_manifest())
+        cache.splits["train"].logits[:] = 0
+        assert good_path.read_bytes() == good
+
+    def test_a_read_only_cache_opens_and_reading_leaves_no_trace(
+        self, good_path: Path, good: bytes
+    ) -> None:
+        good_path.chmod(0o444)
+        good_path.parent.chmod(0o555)
+        try:
+            assert_right(open_cache(good_path), make_manifest())
+        finally:
+            good_path.parent.chmod(0o755)
+        assert good_path.read_bytes() == good and list(good_path.parent.iterdir()) == [good_path]
+
+    def test_fingerprint_is_read_without_the_logits(self, good_path: Path) -> None:
+        manifest = make_manifest()
+        assert read_sealed_manifest(good_path) == manifest
+
+
+class TestNoCache:
+    def test_an_unfinished_cache_is_not_opened(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 2)
+        with pytest.raises(DataError) as error:
+            open_cache(path)
+        assert str(error.value) == (
+            f"expected a finished cache; found {path}: unfinished;"
+            " run precompute_teacher.py again with the same options"
+        )
+        with pytest.raises(CacheDamagedError, match="damaged in its seal"):
+            open_cache(partial(path))
+
+    def test_a_missing_cache_says_what_to_run(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError) as error:
+            open_cache(tmp_path / "t.h5")
+        assert str(error.value) == (
+            f"expected a finished cache; found {tmp_path}/t.h5: No such file or directory;"
+            " run precompute_teacher.py first"
+        )
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"labels,logits\n", bytes(4096)], ids=["empty", "text", "zeros"]
+    )
+    def test_another_kind_of_file_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "t.h5").write_bytes(content)
+        with pytest.raises(DataError) as error:
+            open_cache(tmp_path / "t.h5")
+        assert str(error.value) == (
+            f"expected a cache written by kdcache; found {tmp_path}/t.h5, which is something else;"
+            " give another file"
+        )
+
+    @pytest.mark.parametrize("userblock", [0, 512])
+    def test_a_plain_hdf5_file_is_refused(self, userblock: int, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "t.h5", "w", userblock_size=userblock) as file:
+            file["train/logits"] = np.zeros((2, 1, 3), np.float16)
+        with pytest.raises(DataError, match="expected a cache written by kdcache"):
+            open_cache(tmp_path / "t.h5")
+
+    def test_a_folder_is_no_cache(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            DataError, match=r"expected a cache file; found .*, which is not a file"
+        ):
+            open_cache(tmp_path)
+
+
+class TestDamage:
+    def test_every_flipped_byte_is_refused(self, good_path: Path, good: bytes) -> None:
+        for place in range(len(good)):
+            for mask in (1 << place % 8, 0xFF):
+                flip(good_path, place, mask)
+                with pytest.raises(KdcacheError):
+                    open_cache(good_path)
+                flip(good_path, place, mask)
+        assert_right(open_cache(good_path), make_manifest())
+
+    def test_every_truncation_is_refused(self, good_path: Path, good: bytes) -> None:
+        for size in range(len(good) - 1, -1, -1):
+            os.truncate(good_path, size)
+            with pytest.raises(KdcacheError):
+                open_cache(good_path)
+
+    @pytest.mark.parametrize(
+        ("place", "where"),
+        [
+            (20, "its layout record"),
+            (300, "its seal"),
+            (600, "a byte outside the logits"),
+            (-1, "a byte outside the logits"),
+        ],
+    )
+    def test_the_damaged_part_is_named(
+        self, place: int, where: str, good_path: Path, good: bytes
+    ) -> None:
+        flip(good_path, place % len(good), 1)
+        with pytest.raises(CacheDamagedError, match=f"damaged in {where}; copy it again"):
+            open_cache(good_path)
+
+    @pytest.mark.parametrize("block", range(4))
+    def test_the_damaged_block_is_named_unless_logits_are_not_checked(
+        self, block: int, good_path: Path
+    ) -> None:
+        extent = block_extents(good_path)[block]
+        flip(good_path, extent.end - 1, 0x80)
+        words = (
+            rf"damaged in block {block} of the logits \(bytes {extent.offset} to {extent.end - 1}\)"
+        )
+        with pytest.raises(CacheDamagedError, match=words):
+            open_cache(good_path)
+        assert open_cache(good_path, check_logits=False).manifest == make_manifest()

@@ -1,0 +1,208 @@
+"""Small caches for tests: whole manifests, arrays computed from the row's index, forged seals."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcache.cache.manifest import Manifest
+from kdcache.cache.reader import Cache
+from kdcache.cache.seal import (
+    Extent,
+    Layout,
+    block_crc32,
+    check_seal,
+    prepared_digest,
+    read_layout,
+    write_seal,
+)
+from kdcache.cache.writer import CacheWriter
+from kdcache.config import SPLITS
+
+CLASSES, BLOCK_ROWS = 3, 4
+
+
+def manifest_document(
+    rows: Sequence[int] = (4, 2, 1),
+    views: int = 2,
+    classes: int = CLASSES,
+    teacher: str = "Lehrkörper",
+) -> dict[str, Any]:
+    """Every record of a manifest, as phase one writes it.
+
+    With the defaults 4 images in 2 views, 2 and 1 in one: 8 + 2 + 1 rows in 2 + 1 + 1 blocks.
+    """
+    splits = {}
+    for place, (name, count) in enumerate(zip(SPLITS, rows, strict=True)):
+        splits[name] = {
+            "rows": count,
+            "views": views if name == "train" else 1,
+            "digest": f"{place}" * 64,
+        }
+    return {
+        "dataset": {
+            "name": "indexed",
+            "class_names": ["eins", "zwei"],
+            "image_shape": [32, 48],
+            "limit": None,
+            "store_size": None,
+            "split_seed": 0,
+        },
+        "splits": splits,
+        "teacher": {
+            "name": teacher,
+            "weights": "none",
+            "digest": "a" * 64,
+            "classes": classes,
+            "class_names": None,
+        },
+        "input": {
+            "image_size": 32,
+            "interpolation": "bilinear, antialiased",
+            "mean": [0.5, 0.25, 0.125],
+            "std": [0.25, 0.5, 1.0],
+        },
+        "views": {"augment": "crop-flip", "seed": 7},
+        "precision": "fp32",
+        "software": {"torch": "2.6.0", "torchvision": "0.21.0", "device": "cpu", "compile": "none"},
+    }
+
+
+def make_manifest(*arguments: Any, **named: Any) -> Manifest:
+    """The manifest of `manifest_document` with the same arguments."""
+    return Manifest.from_json(manifest_document(*arguments, **named))
+
+
+def make_arrays(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Every number comes from the row's index and the split: a misaligned row cannot pass."""
+    arrays = {}
+    for place, split in enumerate(SPLITS):
+        rows, views = manifest.splits[split].rows, manifest.splits[split].views
+        boxes = np.arange(rows * views * 5).reshape(rows, views, 5) - 1000 * place
+        arrays[f"{split}/views"] = boxes.astype(np.int16)
+        arrays[f"{split}/labels"] = 7 * np.arange(rows) + 2**40 * place
+        arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype(np.uint32)
+    return arrays
+
+
+def logits_of(manifest: Manifest, split: str) -> np.ndarray:
+    """float32 (rows * views, classes): sin of the number's own index."""
+    part, classes = manifest.splits[split], manifest.teacher.classes
+    index = np.arange(part.rows * part.views * classes) + 10_000 * SPLITS.index(split)
+    return (100 * np.sin(index)).astype(np.float32).reshape(-1, classes)
+
+
+def open_writer(
+    path: Path, manifest: Manifest, block_rows: int = BLOCK_ROWS, restart: bool = False
+) -> CacheWriter:
+    arrays = make_arrays(manifest)
+    return CacheWriter(path, manifest, arrays, block_rows=block_rows, restart=restart)
+
+
+def write_block(writer: CacheWriter, manifest: Manifest, block: int) -> None:
+    rows = writer.rows(block)
+    writer.write(block, logits_of(manifest, rows.split)[rows.start : rows.stop])
+
+
+def write_cache(path: Path, manifest: Manifest, block_rows: int = BLOCK_ROWS) -> None:
+    """Write what is missing and seal."""
+    with open_writer(path, manifest, block_rows) as writer:
+        for block in writer.missing:
+            write_block(writer, manifest, block)
+        if not writer.complete:
+            writer.seal()
+
+
+def stop_after(path: Path, blocks: int) -> None:
+    """What a run leaves that is killed after so many blocks."""
+    with open_writer(path, make_manifest()) as writer:
+        for block in writer.missing[:blocks]:
+            write_block(writer, make_manifest(), block)
+
+
+def assert_right(cache: Cache, manifest: Manifest) -> None:
+    """The cache holds exactly what `write_cache` writes."""
+    arrays = make_arrays(manifest)
+    assert cache.manifest == manifest
+    assert cache.fingerprint == manifest.fingerprint
+    for split, part in cache.splits.items():
+        for member in ("views", "labels", "image_crc32"):
+            expected = arrays[f"{split}/{member}"]
+            assert getattr(part, member).dtype == expected.dtype
+            assert (getattr(part, member) == expected).all()
+        assert part.logits.dtype == np.float16
+        assert len(part) == manifest.splits[split].rows
+        expected = logits_of(manifest, split).astype(np.float16).reshape(part.logits.shape)
+        assert (part.logits == expected).all()
+
+
+def partial(path: Path) -> Path:
+    return Path(f"{path}.partial")
+
+
+def journal(path: Path) -> Path:
+    return Path(f"{path}.partial.journal-0")
+
+
+def read_layout_of(path: Path) -> Layout:
+    with open(path, "rb") as file:
+        return read_layout(file.fileno(), str(path))
+
+
+def block_extents(path: Path) -> list[Extent]:
+    return read_layout_of(path).blocks()
+
+
+def flip(path: Path, place: int, mask: int) -> None:
+    """Flip the bits of `mask` in one byte of a file."""
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ mask]))
+
+
+def reseal(path: Path, layout: Layout) -> None:
+    """Forge: give a file that was tampered with a valid layout record, checksums and seal."""
+    with open(path, "r+b") as file:
+        fd = file.fileno()
+        layout = replace(layout, file_size=path.stat().st_size)
+        crcs = np.array([block_crc32(fd, block) for block in layout.blocks()], "<u4")
+        os.pwrite(fd, crcs.tobytes(), layout.block_crc32.offset)
+        layout = replace(layout, digest=prepared_digest(fd, layout))
+        os.pwrite(fd, layout.pack(), 0)
+        write_seal(fd, layout)
+        check_seal(fd, read_layout(fd, str(path)), str(path))
+
+
+def replace_in_manifest(path: Path, old: bytes, new: bytes) -> None:
+    """Forge: change bytes of the manifest, none more and none less, and seal the file again."""
+    assert len(old) == len(new)
+    layout, content = read_layout_of(path), path.read_bytes()
+    place = content.index(old, layout.manifest.offset)
+    assert place + len(old) <= layout.manifest.end
+    path.write_bytes(content[:place] + new + content[place + len(old) :])
+    reseal(path, layout)
+
+
+def canonical(document: Any) -> bytes:
+    """How a manifest is written down, said a second time."""
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False).encode()
+
+
+def forge_manifest(path: Path, document: dict[str, Any]) -> None:
+    """Forge: put another manifest of the same length in a cache, and seal it again.
+
+    The digest of the teacher, which nothing depends on, is made as long as it has to be.
+    """
+    size = read_layout_of(path).manifest.size
+    digest = document["teacher"]["digest"]
+    length = len(digest) + size - len(canonical(document))
+    teacher = document["teacher"] | {"digest": digest[0] * length}
+    content = path.read_bytes()
+    start = read_layout_of(path).manifest.offset
+    replace_in_manifest(path, content[start:][:size], canonical(document | {"teacher": teacher}))

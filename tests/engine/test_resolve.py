@@ -1,0 +1,200 @@
+"""Options resolved: the defaults that follow from cache, weights and device, and what does not go together."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdcache.cache import Cache, Manifest
+from kdcache.config import TrainOptions
+from kdcache.data import ImageData
+from kdcache.engine.resolve import (
+    check_processes,
+    describe_teaching,
+    recorded_options,
+    resolve_config,
+)
+from kdcache.errors import OptionError
+from kdcache.runs import RunSummary, TeacherScores
+from kdcache.runtime import Processes
+
+CPU = torch.device("cpu")
+Images = Callable[..., ImageData]
+
+
+def cache(views: int = 4, teacher_names: list[str] | None = None) -> Cache:
+    """A cache's manifest; its arrays do not matter here."""
+    document = {
+        "dataset": {
+            "name": "indexed",
+            "class_names": [f"class {number}" for number in range(10)],
+            "image_shape": [16, 16],
+            "limit": None,
+            "store_size": None,
+            "split_seed": 0,
+        },
+        "splits": {
+            split: {"rows": 10, "views": views if split == "train" else 1, "digest": "0" * 64}
+            for split in ("train", "validation", "test")
+        },
+        "teacher": {
+            "name": "vit_b_16",
+            "weights": "IMAGENET1K_V1",
+            "digest": "1" * 64,
+            "classes": len(teacher_names or range(1000)),
+            "class_names": teacher_names,
+        },
+        "input": {
+            "image_size": 96,
+            "interpolation": "bilinear, antialiased",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+        "views": {"augment": "crop-flip", "seed": 0},
+        "precision": "fp32",
+        "software": {"torch": "2", "torchvision": "0", "device": "cpu", "compile": "none"},
+    }
+    manifest = Manifest.from_json(document)
+    return Cache(Path("t.h5"), manifest, manifest.fingerprint, {})
+
+
+TINY = {"student": "tiny_models:tiny_cnn", "cache": Path("t.h5")}
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(
+        ("optimizer", "pretrained", "lr", "decay"),
+        [
+            ("sgd", False, 0.1, 5e-4),
+            ("sgd", True, 0.02, 5e-4),
+            ("adamw", False, 1e-3, 0.05),
+            ("adamw", True, 1e-4, 0.05),
+        ],
+    )
+    def test_recipe(
+        self, optimizer: str, pretrained: bool, lr: float, decay: float, indexed_images: Images
+    ) -> None:
+        weights = "IMAGENET1K_V1" if pretrained else "none"  # nothing is loaded to resolve them
+        given = TrainOptions(optimizer=optimizer, student="resnet18", student_weights=weights)
+        found = resolve_config(given, indexed_images(), cache(), CPU)
+        assert (found.lr, found.weight_decay, found.pretrained) == (lr, decay, pretrained)
+
+    def test_the_learning_rate_follows_the_batch(self, indexed_images: Images) -> None:
+        images = indexed_images()
+        small_batch = TrainOptions(**TINY, batch_size=32)
+        assert resolve_config(small_batch, images, cache(), CPU).lr == pytest.approx(0.1 * 32 / 128)
+        given = small_batch.replace(lr=0.1)
+        assert resolve_config(given, images, cache(), CPU).lr == 0.1
+
+    @pytest.mark.parametrize(
+        ("views", "alpha", "augment"),
+        [(1, 0.9, "crop-flip"), (4, 0.9, "cached"), (4, 0.0, "crop-flip"), (1, 0.0, "crop-flip")],
+    )
+    def test_augmentation(
+        self, views: int, alpha: float, augment: str, indexed_images: Images
+    ) -> None:
+        given = TrainOptions(**TINY, alpha=alpha)
+        found = resolve_config(given, indexed_images(), cache(views), CPU)
+        assert found.augment == augment
+        assert found.matching == ("matched" if augment == "cached" else "unmatched")
+
+    def test_what_is_given_stays(self, indexed_images: Images) -> None:
+        given = TrainOptions(
+            **TINY,
+            lr=0.5,
+            weight_decay=0.0,
+            augment="flip",
+            precision="bf16",
+            image_size=24,
+            projection="head",
+        )
+        config = resolve_config(given, indexed_images(), cache(8), CPU)
+        assert recorded_options(given, config) == given
+
+    def test_the_input_is_the_teachers_size_and_the_students_own_normalisation(
+        self, indexed_images: Images
+    ) -> None:
+        images = indexed_images()
+        found = resolve_config(TrainOptions(**TINY), images, cache(), CPU).preprocessing
+        assert (found.image_size, found.class_names) == (96, images.class_names)
+        assert found.mean == (0.485, 0.456, 0.406)
+        alone = TrainOptions(student="resnet18", alpha=0.0)
+        assert resolve_config(alone, images, None, CPU).preprocessing.image_size == 224
+
+    def test_the_projection_follows_the_classes(self, indexed_images: Images) -> None:
+        images, given = indexed_images(), TrainOptions(**TINY)
+        found = resolve_config(given, images, cache(), CPU)
+        assert (found.projection, found.heads, found.teacher_classes) == ("probe", ("student",), 0)
+        same = cache(teacher_names=list(images.class_names))
+        assert resolve_config(given, images, same, CPU).projection == "none"
+        both = resolve_config(given.replace(projection="probe+head"), images, cache(), CPU)
+        assert (both.heads, both.teacher_classes) == (("student", "teacher"), 1000)
+
+    def test_auto_precision_asks_for_the_students_operations(
+        self, indexed_images: Images, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """224-pixel ResNet-50: 8.2 GFLOP an image; a tiny one far below the bound of 1 GFLOP."""
+        monkeypatch.setattr("kdcache.runtime.precision.cpu_has_bf16", lambda: True)
+        images, large = indexed_images(), TrainOptions(alpha=0.0, image_size=224)
+        assert resolve_config(large, images, None, CPU).precision == "bf16"
+        tiny = TrainOptions(**TINY | {"cache": None}, alpha=0.0, image_size=32)
+        assert resolve_config(tiny, images, None, CPU).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"views": 5}, "expected --views 1 to 4, as many as the cache has; found 5"),
+        ({"labels": "teacher", "projection": "probe"}, "expected --projection none for --labels"),
+        ({"teacher_weights": "w.pt"}, "expected --live-teacher with --teacher-weights"),
+        (
+            {"loss": "dkd", "projection": "head"},
+            "expected --projection probe or none for --loss dkd",
+        ),
+        (
+            {"projection": "nothing:here"},
+            "expected an importable package.module:name; found nothing",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    changes: dict[str, Any], message: str, indexed_images: Images
+) -> None:
+    with pytest.raises(OptionError) as error:
+        resolve_config(TrainOptions(**TINY, **changes), indexed_images(), cache(), CPU)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("changes", [{"augment": "cached"}, {"live_teacher": True}, {"views": 1}])
+def test_what_needs_a_cache_is_refused_without_one(
+    changes: dict[str, Any], indexed_images: Images
+) -> None:
+    with pytest.raises(OptionError, match="expected --cache for --"):
+        resolve_config(TrainOptions(alpha=0.0, **changes), indexed_images(), None, CPU)
+
+
+def test_too_many_processes_are_refused(indexed_images: Images) -> None:
+    config = resolve_config(TrainOptions(**TINY, batch_size=8), indexed_images(), cache(), CPU)
+    check_processes(config, 24, Processes(0, 8))
+    with pytest.raises(OptionError, match="at least an image a step for each of 9 processes"):
+        check_processes(config, 24, Processes(0, 9))
+
+
+class TestPlan:
+    def plan(self, images: ImageData, best: float | None = None, **changes: Any) -> list[str]:
+        config = resolve_config(TrainOptions(**TINY, **changes), images, cache(), CPU)
+        baseline = RunSummary("runs/labels", "tiny", 0.0, best) if best is not None else None
+        return describe_teaching(config, TeacherScores("vit_b_16", 0.8, 0.79), baseline)
+
+    def test_words_say_how_often_a_view_is_shown(self, indexed_images: Images) -> None:
+        assert self.plan(indexed_images(), epochs=10) == [
+            "the teacher, through the probe: 80.0% validation accuracy",
+            "10 epochs share 4 cached views: each is shown about 2.5 times",
+        ]
+
+    def test_a_better_baseline_is_a_warning(self, indexed_images: Images) -> None:
+        lines = self.plan(indexed_images(), best=0.85, epochs=4)
+        assert lines[1].startswith("warning: runs/labels, trained on labels only, reaches 85.0%")
+        assert len(self.plan(indexed_images(), best=0.75, epochs=4)) == 1

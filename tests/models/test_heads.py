@@ -1,0 +1,84 @@
+"""The two ends of a model: finding and replacing its head, and what of a student is kept."""
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from kdcache.errors import OptionError
+from kdcache.models.heads import (
+    class_logits,
+    count_classes,
+    find_head,
+    has_small_stem,
+    make_small_stem,
+    replace_head,
+    student_state_dict,
+)
+
+
+def test_the_last_linear_is_the_head_and_without_one_the_last_convolution() -> None:
+    body = nn.Conv2d(3, 4, 3)
+    assert find_head(nn.Sequential(body, nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()))[0] == "2"
+    assert find_head(nn.Sequential(body, nn.Conv2d(4, 7, 1), nn.Flatten()))[0] == "1"
+
+
+def test_the_projection_inside_attention_is_no_head() -> None:
+    module = nn.Sequential(nn.Linear(8, 4), nn.MultiheadAttention(4, 2))
+    assert find_head(module)[0] == "0"
+    assert count_classes(module) == 4
+
+
+def test_a_model_without_a_head() -> None:
+    assert count_classes(nn.Flatten()) is None
+    with pytest.raises(OptionError) as error:
+        replace_head(nn.Flatten(), 3)
+    assert str(error.value) == (
+        "expected a model that ends in a Linear or Conv2d layer; found Flatten; give another model"
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "head", [lambda bias: nn.Linear(4, 3, bias=bias), lambda bias: nn.Conv2d(4, 3, 1, bias=bias)]
+)
+def test_a_new_head_is_like_the_old_one_but_for_its_classes(head: type, bias: bool) -> None:
+    module = nn.Sequential(nn.Sequential(head(bias)))
+    replace_head(module, 5)
+    _, new = find_head(module)
+    assert count_classes(module) == 5
+    assert type(new) is type(head(bias))
+    assert (new.bias is not None) == bias
+    assert new.weight.shape[1:] == head(bias).weight.shape[1:]
+
+
+def test_a_small_stem_is_seen_in_a_state_dict() -> None:
+    def net() -> nn.Module:
+        return torchvision.models.resnet18(num_classes=2)
+
+    small = net()
+    make_small_stem(small, "resnet18")
+    assert has_small_stem(net(), small.state_dict())
+    assert not has_small_stem(net(), net().state_dict())
+    assert not has_small_stem(small, small.state_dict())
+    assert not has_small_stem(nn.Linear(2, 2), small.state_dict())
+
+
+def test_a_student_keeps_the_first_outputs_of_its_head() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 5))
+    state = student_state_dict(module, 3)
+    own = module.state_dict()
+    for key in own.keys() - {"2.weight", "2.bias"}:
+        assert torch.equal(state[key], own[key])
+    assert torch.equal(state["2.weight"], own["2.weight"][:3])
+    assert torch.equal(state["2.bias"], own["2.bias"][:3])
+    with torch.no_grad():
+        own["0.weight"].add_(1)
+    assert not torch.equal(state["0.weight"], own["0.weight"]), "it is a copy"
+    assert all(isinstance(value, Tensor) and not value.requires_grad for value in state.values())
+
+
+def test_wrapped_outputs_are_unwrapped() -> None:
+    logits = torch.zeros(2, 3)
+    assert class_logits(logits) is logits
+    assert class_logits(torchvision.models.GoogLeNetOutputs(logits, None, None)) is logits

@@ -1,0 +1,39 @@
+"""Picking a device, and copies between it and the CPU."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kdcache.errors import OptionError
+from kdcache.runtime import pick_device, synchronizer, to_cpu_async, to_device
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(OptionError) as error:
+        call()
+    return str(error.value)
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    told = message(lambda: pick_device("toaster"))
+    assert told.startswith("expected a device that torch can use here; found --device toaster (")
+    assert told.endswith("; try --device cpu")
+
+
+def test_what_is_copied_from_a_cpu_is_there() -> None:
+    assert to_cpu_async(torch.arange(3))().tolist() == [0, 1, 2]
+    assert to_device(torch.arange(3), torch.device("cpu")).tolist() == [0, 1, 2]
+    synchronizer(torch.device("cpu"))()
+
+
+@gpu
+def test_what_is_copied_from_a_gpu_is_what_was_there_then() -> None:
+    tensor = torch.arange(1 << 20, device="cuda")
+    receive = to_cpu_async(tensor)
+    tensor.zero_()
+    assert torch.equal(receive(), torch.arange(1 << 20))

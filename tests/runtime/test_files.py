@@ -1,0 +1,193 @@
+"""Files written whole or not at all, whatever stops the writing; and what is said then."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdcache.errors import DataError
+from kdcache.runtime import (
+    load_tensors,
+    reserve,
+    save_tensors,
+    sync_folder,
+    write_all,
+    write_atomically,
+    write_json,
+    write_text,
+)
+
+CPU = torch.device("cpu")
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def message(path: Path, call: Callable[[], object]) -> str:
+    """What a DataError found, after checking its other parts."""
+    with pytest.raises(DataError) as error:
+        call()
+    assert error.value.expected == f"room and the right to write {path}"
+    assert error.value.remedy == "free some space or write to another folder"
+    return error.value.found
+
+
+def test_texts_and_json_end_in_a_line_break(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "naïve")
+    assert (tmp_path / "text").read_bytes() == "naïve\n".encode()
+    write_json(tmp_path / "json", {"a": [1, None]})
+    assert json.loads((tmp_path / "json").read_text()) == {"a": [1, None]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["json", "text"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError("no")], ids=str)
+def test_what_was_there_stays_when_the_writing_is_stopped(
+    interruption: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def stopped(file: Any) -> None:
+        file.write(b"ne")
+        raise interruption
+
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        write_atomically(path, stopped)
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_is_told_in_one_line(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    monkeypatch.setattr(os, call, failing(errno.ENOSPC))
+    assert message(path, lambda: write_text(path, "new")) == "No space left on device"
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_read_only_file_system_refuses_the_removal_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may become one between two calls: Linux remounts a file system so when its disk fails."""
+    path = tmp_path / "file"
+    monkeypatch.setattr(os, "fsync", failing(errno.EROFS))
+    monkeypatch.setattr(Path, "unlink", failing(errno.EROFS))
+    assert message(path, lambda: write_text(path, "new")) == "Read-only file system"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    path = tmp_path / "file"
+    assert message(path, lambda: write_text(path, "new")) == "Permission denied"
+    tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "file"
+    assert message(path, lambda: write_text(path, "new")) == "No such file or directory"
+
+
+def test_tensors_come_back(tmp_path: Path) -> None:
+    state = {"weights": torch.arange(6.0).reshape(2, 3), "epoch": 3, "names": ["a", "b"]}
+    save_tensors(tmp_path / "state.pt", state)
+    found = load_tensors(tmp_path / "state.pt", CPU)
+    assert torch.equal(found.pop("weights"), state.pop("weights"))
+    assert found == state
+
+
+_SAVE = """
+import resource, sys, torch
+from pathlib import Path
+from kdcache.errors import DataError
+from kdcache.runtime import save_tensors
+path = Path(sys.argv[1])
+told = []
+for limit in (100, 1_000, 200_000, 400_800):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        save_tensors(path, {"large": torch.zeros(100_000), "small": torch.zeros(3)})
+    except DataError as error:
+        told.append(error.found)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(told, [entry.name for entry in path.parent.iterdir()])
+"""
+
+
+def test_a_disk_that_is_full_amid_the_tensors(tmp_path: Path) -> None:
+    """torch.save may raise an error of its own then; 400,000 bytes are one tensor's."""
+    command = [sys.executable, "-c", _SAVE, str(tmp_path / "state.pt")]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.stdout == f"{['File too large'] * 4} []\n", done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", b"text"], ids=str)
+def test_a_file_without_tensors_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        load_tensors(path, CPU)
+    assert str(error.value) == (
+        "expected a checkpoint as train_student.py writes it;"
+        f" found {path}, which is not one; train anew"
+    )
+
+
+def test_a_pickle_with_code_is_not_executed(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save(Payload(), tmp_path / "last.pt")
+    with pytest.raises(DataError):
+        load_tensors(tmp_path / "last.pt", CPU)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_writes_that_the_kernel_cuts_short_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, pwrite = os.write, os.pwrite
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:3], offset))
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    write_all(fd, b"0123456789")
+    write_all(fd, b"abcdefg", 2)
+    os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"01abcdefg9"
+
+
+def test_room_is_reserved_where_the_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        monkeypatch.setattr(os, "posix_fallocate", failing(errno.ENOSPC), raising=False)
+        with pytest.raises(OSError, match="No space left on device"):
+            reserve(file.fileno(), 100)
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        reserve(file.fileno(), 100)
+    assert (tmp_path / "file").stat().st_size == 0
+
+
+def test_a_folder_is_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    sync_folder(tmp_path)
+    assert synced == [tmp_path.stat().st_ino]
