@@ -19,28 +19,28 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import precompute_teacher  # noqa: E402  (the two scripts are not part of the installed package)
-import train_student  # noqa: E402
+import precompute_teacher
+import train_student
 from kdcache.cli import (
     OneLineParser,  # noqa: E402
     Progress,
     exit_code,
     say,
 )
-from kdcache.config import TrainOptions  # noqa: E402
+from kdcache.config import TrainOptions
 from kdcache.data import (
     Renderer,
     draw_views,
     load_images,  # noqa: E402
 )
-from kdcache.distill import teacher_targets as targets  # noqa: E402
+from kdcache.distill import teacher_targets as targets
 from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import (
     SmallResNet,  # noqa: E402
     build_model,  # noqa: E402
 )
-from kdcache.runs import RunSummary, read_run  # noqa: E402
-from kdcache.search import sweep  # noqa: E402
+from kdcache.runs import RunSummary, read_run
+from kdcache.search import sweep
 
 Settings = dict[str, Any]
 NET = "kdcache.small_resnets"
