@@ -34,9 +34,9 @@ def phase_one(setup: Setup) -> list[Measurement]:
     timings = setup.time(note, pipeline=pipeline, bare=bare, product=product)
     rate, near = f"{teacher.precision} matrix rate", Target(0.95 if setup.gpu else 0.97)
     factor = forward_flops(teacher.model.module, pixels) * sum(counts) / (2 * side**3)
-    name = f"phase one, share of the {rate}"
+    name = f"phase one, fraction of the {rate}"
     return [
-        timings.ratio("phase one, share of the bare teacher", "bare", "pipeline", near),
+        timings.ratio("phase one, speed over the bare teacher", "bare", "pipeline", near),
         timings.ratio(name, "product", "pipeline", Target(0.6), factor),
         timings.rate("phase one", "images/s", "pipeline", sum(counts)),
         timings.rate(rate, "GFLOP/s", "product", 2e-9 * side**3),
@@ -65,7 +65,7 @@ def training(setup: Setup) -> list[Measurement]:
     by_flops = Target(0.95 * expected, 1.05 * expected)
     factor, fast = len(split) / (steps * batch), Target(3000) if setup.gpu else None
     return [
-        timings.ratio("training, share of the bare loop", "bare", "cached", near, factor),
+        timings.ratio("training, speed over the bare loop", "bare", "cached", near, factor),
         timings.ratio("epoch, distilling over labels only", "cached", "labels", Target(high=1.01)),
         timings.ratio("epoch, cached over --live-teacher", "cached", "live", by_flops),
         timings.ratio("epoch, cached over reference loop", "cached", "reference", less),

@@ -78,11 +78,11 @@ def predict_logits(run: FinishedRun, images: Tensor) -> Tensor:
     """
     device = images.device
     same_kind = run.config.device_type == device.type
-    wanted = run.config.options.precision if same_kind else "auto"
 
     def operations() -> float:
         return forward_flops(run.module, run.card.preprocessing.image_size)
 
+    wanted = run.config.options.precision if same_kind else "auto"
     precision = pick_precision(wanted, device, operations, on_gpu="bf16")
     with autocast(precision, device):
         return class_logits(run.module(run.render(images))).float().cpu()

@@ -44,12 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
         report.draw_teacher_predictions(contents.cache, images, contents.targets, arguments.picture)
         say(f"\nviews and the teacher's top predictions: {arguments.picture}")
     if arguments.soft_targets is not None:
-        report.soft_target_sheet(
-            contents.entropies,
-            contents.by_label,
-            contents.cache.manifest.dataset.class_names,
-            arguments.soft_targets,
-        )
+        class_names = contents.facts["dataset"]["class_names"]
+        entropies, by_label = contents.entropies, contents.by_label
+        report.soft_target_sheet(entropies, by_label, class_names, arguments.soft_targets)
         say(f"\nsoft targets: {arguments.soft_targets}")
 
 
