@@ -1,14 +1,16 @@
-"""Shared by all tests: no example database, no threads that fight over cores, data computed from
-the row's index.
-"""
+"""Shared by all tests: no example database, no threads that fight over cores, small data."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from commands import run
 
+import precompute_teacher
+from kdcache.data import load_images
 from kdcache.data.splits import ImageData, Split
 
 hypothesis.settings.register_profile("kdcache", deadline=None, max_examples=40, database=None)
@@ -41,3 +43,19 @@ def indexed_images() -> Callable[..., ImageData]:
         return ImageData("indexed", tuple(f"class {number}" for number in range(classes)), splits)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shapes_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of 100 shapes with three views and a teacher of 20 classes. No test changes it."""
+    path = tmp_path_factory.mktemp("shapes") / "teacher.h5"
+    data = ["--dataset", "shapes", "--limit", 100, "--views", 3, "--augment", "crop-flip"]
+    teacher = ["--teacher", "tiny_models:tiny_teacher", "--image-size", 16]
+    assert run(precompute_teacher.main, *data, *teacher, "--cache", path) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def shapes_images() -> ImageData:
+    """The images that `shapes_cache` was made from."""
+    return load_images("shapes", Path(), limit=100)

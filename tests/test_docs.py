@@ -130,7 +130,7 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "predictions.png",
         "targets.png",
         "report.html",
-        "runs/distilled/student.torchscript",
+        "runs/distilled/student.pt2",
     ):
         assert (tmp_path / picture).stat().st_size > 5000, picture
     assert "Temperature and alpha" in (tmp_path / "report.html").read_text()

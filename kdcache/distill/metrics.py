@@ -118,10 +118,10 @@ def notable_images(
         kinds["Right only when distilled"] = right & ~baseline_right
         kinds["Right only from labels"] = baseline_right & ~right
     if teacher is not None:
-        taught = teacher.argmax(1)
-        kinds["The teacher's mistake, repeated"] = ~right & (predictions == taught)
-        kinds["Against a teacher who was right"] = ~right & (taught == labels)
-        kinds["Right against the teacher"] = right & (taught != labels)
+        teacher_predictions = teacher.argmax(1)
+        kinds["The teacher's mistake, repeated"] = ~right & (predictions == teacher_predictions)
+        kinds["Against a teacher who was right"] = ~right & (teacher_predictions == labels)
+        kinds["Right against the teacher"] = right & (teacher_predictions != labels)
     if not kinds:
         kinds["Wrong"] = ~right
     found = [(name, kind.nonzero()[:, 0]) for name, kind in kinds.items() if kind.any()]

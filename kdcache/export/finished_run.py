@@ -17,9 +17,15 @@ from kdcache.models import (
     read_student_card,
     replace_head,
 )
-from kdcache.runs import RunConfig, RunSummary, read_config, read_summary
-
-_NEEDED = ("config.json", "student.pt", CARD_FILE, "summary.json")
+from kdcache.runs import (
+    CONFIG_FILE,
+    STUDENT_FILE,
+    SUMMARY_FILE,
+    RunConfig,
+    RunSummary,
+    read_config,
+    read_summary,
+)
 
 
 @dataclass(frozen=True)
@@ -57,18 +63,25 @@ def open_run(folder: Path) -> FinishedRun:
     Raises DataError where the folder holds no finished run, or a damaged one, and OptionError where
     the student's own code cannot be imported.
     """
-    for name in _NEEDED:
-        if not (folder / name).is_file():
-            raise DataError(
-                "the folder of a finished run",
-                f"{folder} without {name}",
-                "give the --out of a run that went to its end",
-            )
     config, summary = read_config(folder), read_summary(folder)
-    assert config is not None and summary is not None  # both files are there
+    if config is None:
+        raise _unfinished(folder, CONFIG_FILE)
+    if summary is None:
+        raise _unfinished(folder, SUMMARY_FILE)
+    for name in (CARD_FILE, STUDENT_FILE):
+        if not (folder / name).is_file():
+            raise _unfinished(folder, name)
     card = read_student_card(folder / CARD_FILE)
-    module = _build_student(card, folder / "student.pt")
+    module = _build_student(card, folder / STUDENT_FILE)
     return FinishedRun(folder, module, config, card, summary)
+
+
+def _unfinished(folder: Path, missing: str) -> DataError:
+    return DataError(
+        "the folder of a finished run",
+        f"{folder} without {missing}",
+        "give the --out of a run that went to its end",
+    )
 
 
 def _build_student(card: StudentCard, weights: Path) -> nn.Module:

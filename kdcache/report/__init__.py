@@ -22,9 +22,6 @@ if TYPE_CHECKING:
         GREY,
         INK,
         ORANGE,
-        RULE,
-        STYLE,
-        save_png,
     )
     from kdcache.report.plots import (
         comparison_chart,
