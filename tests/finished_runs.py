@@ -8,7 +8,8 @@ import torch
 
 from kdcache.config import TrainOptions
 from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, StudentCard
-from kdcache.runs import EpochRecord, RunConfig, RunSummary, TeacherScores, save_predictions
+from kdcache.runs import EpochRecord, RunConfig, RunSummary, TeacherScores
+from kdcache.runs.predictions import save_predictions
 
 NAMES = ("cat", "<script>alert('dog')</script>", "owl & rat", "ant")
 IMAGES = 40

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from kdcache.config import Options, converter, flag_of, spec_of, three_numbers
+from kdcache.config import Options, converter, flag_of, rgb, spec_of
 from kdcache.errors import OptionError
 
 Kind = TypeVar("Kind", bound=Options)
@@ -17,7 +17,7 @@ _METAVARS: dict[Any, str] = {
     float: "X",
     str: "NAME",
     Path: "PATH",
-    three_numbers: "R,G,B",
+    rgb: "R,G,B",
 }
 
 
@@ -78,7 +78,7 @@ def parse_setting(kind: type[Options], text: str) -> tuple[str, tuple[Any, ...]]
     name = name.replace("-", "_")
     hints = typing.get_type_hints(kind)
     convert = converter(hints[name]) if name in hints else None
-    if convert is None or convert is three_numbers or not values:
+    if convert is None or convert is rgb or not values:
         expected = "--set OPTION=VALUE,VALUE,... with an option of train_student.py"
         raise OptionError(expected, f"--set {text}", "see its --help")
     if convert is bool:

@@ -22,8 +22,8 @@ from kdcache.config.fields import (
     converter,
     flag_of,
     option,
+    rgb,
     spec_of,
-    three_numbers,
 )
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
@@ -55,5 +55,5 @@ __all__ = [
     "is_import_path",
     "option",
     "spec_of",
-    "three_numbers",
+    "rgb",
 ]

@@ -129,7 +129,7 @@ def restored(hint: Any, value: Any) -> Any:
     return Path(value) if isinstance(value, str) and takes_path else value
 
 
-def three_numbers(text: str) -> tuple[float, ...]:
+def rgb(text: str) -> tuple[float, ...]:
     """'0.5,0.5,0.5' -> (0.5, 0.5, 0.5)"""
     return tuple(float(part) for part in text.split(","))
 
@@ -138,5 +138,5 @@ def converter(hint: Any) -> Callable[[str], Any]:
     """The function that reads one value: int for `int | None`, three floats for a tuple."""
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     if typing.get_origin(hint) is tuple or typing.get_origin(kinds[0]) is tuple:
-        return three_numbers
+        return rgb
     return kinds[0]

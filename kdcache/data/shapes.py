@@ -61,18 +61,15 @@ def render_shapes(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw the first `count` images of a stream.
 
+    The first n images of a longer rendering equal a rendering of n.
+
     Args:
-        count: number of images, 0 or more; the first n images of a longer rendering equal a
-            rendering of n.
+        count: number of images, 0 or more.
         stream: a name such as "fine/train"; streams of different names share no random numbers.
         seed: selects another dataset of the same kind.
 
-    Returns:
-        images uint8 `(count, 3, 32, 32)` and fine labels int64 `(count,)`; image `i` shows shape `i
-        % 10`.
-
-    Raises:
-        ValueError: if `count` is negative.
+    Returns images uint8 `(count, 3, 32, 32)` and fine labels int64 `(count,)`; image i shows the
+    shape i % 10. Raises ValueError where `count` is negative.
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, found {count}")
@@ -80,8 +77,7 @@ def render_shapes(
     images = np.empty((count, 3, SIDE, SIDE), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
     for start in range(0, count, _CHUNK):
-        # The last chunk is drawn whole, too: arrays of one size take the same SIMD path, whatever
-        # the count.
+        # the last chunk is drawn whole, too: arrays of one size always take the same SIMD path
         chunk = slice(start, min(start + _CHUNK, count))
         chunk_images, chunk_labels = _render_chunk(generator.random_raw(_CHUNK * (_DRAWS + _NOISE)))
         images[chunk] = chunk_images[: chunk.stop - start]
@@ -90,10 +86,7 @@ def render_shapes(
 
 
 class _Dice:
-    """Hands out an image's random words one after another.
-
-    The order of the calls is the meaning of the words.
-    """
+    """Hands out an image's random words; the order of the calls is the meaning of the words."""
 
     def __init__(self, words: NDArray[np.uint64]) -> None:
         self._unit = (words >> np.uint64(11)) * 2.0**-53
@@ -167,10 +160,7 @@ def _ground(dice: _Dice, x: Plane, y: Plane, luma: Plane) -> Plane:
 
 
 def _stroke(dice: _Dice, x: Plane, y: Plane) -> Plane:
-    """The coverage of a random stroke, `(n, 32, 32)`.
-
-    It is a segment with round ends, long and thin or short and fat.
-    """
+    """The coverage of a random segment with round ends, long and thin or short and fat."""
     turn = dice.uniform(-math.pi, math.pi)
     x_centre = dice.uniform(-16, 16)
     y_centre = dice.uniform(-16, 16)
@@ -187,10 +177,7 @@ def _over(image: Plane, paint: Plane, coverage: Plane) -> None:
 
 
 def _coverage(distance: Plane) -> Plane:
-    """The fraction of a pixel that is inside an edge, by its signed distance in pixels.
-
-    Negative distances are inside. This is a box filter.
-    """
+    """The fraction of a pixel inside an edge at a signed distance in pixels (a box filter)."""
     return np.clip(0.5 - distance, 0, 1)
 
 

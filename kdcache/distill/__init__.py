@@ -21,6 +21,13 @@ if TYPE_CHECKING:
         check_images_match,
         load_images_of,
     )
+    from kdcache.distill.metrics import (
+        accuracy,
+        agreement,
+        confusion,
+        entropy,
+        kl_divergence,
+    )
     from kdcache.distill.probe_file import (
         load_or_fit_probe,
     )

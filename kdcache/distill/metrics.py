@@ -1,6 +1,7 @@
-"""What logits amount to: accuracy, confusions, calibration, agreement, divergence, entropy, notable images.
+"""What logits amount to: accuracy, agreement, confusions, divergence, entropy, calibration.
 
-Every quantity that is reported anywhere is computed here. Labels are int64 `(M,)`, logits float `(M, K)`.
+Every quantity that is reported anywhere is computed here. Labels are int64 `(M,)`, logits float
+`(M, K)`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ BINS = 15  # of confidence, as in Guo et al., "On Calibration of Modern Neural N
 
 def accuracy(labels: Tensor, logits: Tensor) -> float:
     """The fraction of the rows whose largest logit is the label's; NaN where there are no rows."""
-    # a float32 mean, as in everything that was recorded so far: compared numbers must be rounded alike
+    # a float32 mean, as in every record so far: numbers that are compared must be rounded alike
     return (logits.argmax(1) == labels).float().mean().item()
 
 

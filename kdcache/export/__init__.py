@@ -1,24 +1,28 @@
-"""A finished student leaves: in other formats, with a model card, or as predictions for one's own images."""
+"""A finished student leaves: in formats that others load, with a model card, or as predictions.
+
+Every exported model is checked against the student before it gets its name.
+"""
 
 from typing import TYPE_CHECKING
 
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kdcache.export.export import (
+    from kdcache.export.exporter import (
         CARD_FILE,
         DisagreementError,
-        export,
+        export_student,
+    )
+    from kdcache.export.finished_run import (
+        FinishedRun,
+        open_run,
     )
     from kdcache.export.formats import (
         FORMATS,
     )
-    from kdcache.export.predict import (
+    from kdcache.export.prediction import (
         Prediction,
         predict,
-    )
-    from kdcache.export.student import (
-        open_run,
     )
 
 __getattr__ = lazy_exports(__name__)

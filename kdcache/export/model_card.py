@@ -1,187 +1,203 @@
-"""A student's model card: what its run recorded, in words; where nothing was recorded it says so."""
+"""A student's model card: what its run recorded, in words, and what it did not record."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from kdcache.config import TrainOptions
+from kdcache.models import StudentCard
+from kdcache.runs import RunConfig, RunSummary
 
 _UNKNOWN = "not recorded"
 _NORMAL_95 = 1.96
 
 
 def model_card(
-    summary: Mapping[str, Any],
-    config: Mapping[str, Any],
-    description: Mapping[str, Any],
-    parameters: int,
-    resolved_command: str,
+    summary: RunSummary, config: RunConfig, student: StudentCard, parameters: int
 ) -> str:
-    """Markdown.
+    """The card as Markdown.
 
     Args:
-        summary, config, description: a finished run's summary.json, config.json and student.json.
-        parameters: numbers that the student learned.
-        resolved_command: a command that amounts to the run's, shown where config.json holds none.
+        summary, config, student: what a finished run recorded.
+        parameters: how many numbers the student learned.
     """
-    options = config["options"]
-    facts = [
-        _line(f"# {summary.get('student', _UNKNOWN)} for {summary.get('dataset', _UNKNOWN)}"),
-        "",
-        _opening(summary, parameters),
-    ]
-    parts = {
-        "Use": _use(description),
-        "Classes": [_line(", ".join(description["class_names"]))],
+    options = config.options
+    sections = {
+        "Use": _use(student),
+        "Classes": [_one_line(", ".join(student.preprocessing.class_names))],
         "Data": _data(summary, options),
-        "Training": [*_training(summary, config), "", *_command(config, resolved_command)],
+        "Training": [*_training(summary, config), "", *_command(config)],
         "Teacher": _teacher(summary, options),
         "Accuracy": _accuracy(summary),
         "Limits": _limits(summary, options),
     }
-    for title, lines in parts.items():
-        facts += ["", f"## {title}", "", *lines]
-    return "\n".join(facts)
+    lines = [
+        _one_line(f"# {summary.student} for {summary.dataset or _UNKNOWN}"),
+        "",
+        _opening(summary, parameters),
+    ]
+    for title, content in sections.items():
+        lines += ["", f"## {title}", "", *content]
+    return "\n".join(lines)
 
 
-def _opening(summary: Mapping[str, Any], parameters: int) -> str:
-    alpha = summary.get("alpha")
-    how = {None: f"how it was taught is {_UNKNOWN}", 0: "trained on labels only"}
-    return f"An image classifier with {parameters:,} parameters, {how.get(alpha, 'distilled from cached teacher logits')}."
+def _opening(summary: RunSummary, parameters: int) -> str:
+    how = "distilled from cached teacher logits" if summary.distilled else "trained on labels only"
+    return f"An image classifier with {parameters:,} parameters, {how}."
 
 
-def _use(description: Mapping[str, Any]) -> list[str]:
-    size, shape = description["image_size"], description.get("image_shape")
-    mean, std = (", ".join(f"{number:g}" for number in description[key]) for key in ("mean", "std"))
-    stored = f"{shape[0]} x {shape[1]} pixels (height x width)" if shape else _UNKNOWN
+def _use(student: StudentCard) -> list[str]:
+    known = student.preprocessing
+    size, shape = known.image_size, student.image_shape
+    mean, std = (", ".join(f"{number:g}" for number in each) for each in (known.mean, known.std))
     return _bullets(
         {
-            "Dataset's images": stored,
-            "Input": f"RGB, the whole image resized (bilinear, antialiased) to {size} x {size} pixels, as float32",
+            "Dataset's images": f"{shape[0]} x {shape[1]} pixels (height x width)"
+            if shape
+            else None,
+            "Input": (
+                f"RGB, the whole image resized (bilinear, antialiased) to {size} x {size} pixels,"
+                " as float32"
+            ),
             "Normalisation": f"(value / 255 - mean) / std, mean {mean}, std {std}",
-            "Output": f"{len(description['class_names'])} logits before softmax, in the order of the classes below",
+            "Output": (
+                f"{len(known.class_names)} logits before softmax, in the order of the classes below"
+            ),
         }
     )
 
 
-def _data(summary: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    tested, limit, distilled = (
-        summary.get("test_images"),
-        options.get("limit"),
-        options.get("cache") is not None,
-    )
-    subset = (
-        "as in the cache"
-        if distilled
-        else f"{limit:,} images of each split at most"
-        if limit
-        else "all images"
-    )
+def _data(summary: RunSummary, options: TrainOptions) -> list[str]:
+    subset = "all images"
+    if options.cache is not None:
+        subset = "as in the cache"
+    elif options.limit:
+        subset = f"{options.limit:,} images of each split at most"
+    tested = summary.test_images
     return _bullets(
         {
-            "Dataset": summary.get("dataset"),
+            "Dataset": summary.dataset,
             "Taken": subset,
-            "Division": "80 % training, 20 % validation of the training images, stratified; a test split of its own",
-            "Test images": f"{tested:,}" if isinstance(tested, int) else None,
-            "SHA-256 of the test split's pixels and labels": summary.get("test_digest"),
+            "Splits": (
+                "the training images divided into 80 % training and 20 % validation, stratified;"
+                " a test split of its own"
+            ),
+            "Test images": None if tested is None else f"{tested:,}",
+            "SHA-256 of the test split's pixels and labels": summary.test_digest,
             "Origin, licence and consent of the people shown, if any": None,
         }
     )
 
 
-def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    options = config["options"]
-    custom = ":" in str(options.get("student"))
-    weights = options.get("student_weights") or ("none" if custom else "IMAGENET1K_V1")
-    seconds = summary.get("seconds")
+def _training(summary: RunSummary, config: RunConfig) -> list[str]:
+    options = config.options
+    usual = "none" if ":" in options.student else "IMAGENET1K_V1"
+    weights = options.student_weights or usual
+    epochs, best = (_known(number) for number in (summary.epochs, summary.best_epoch))
     return _bullets(
         {
             "Student's first weights": "none (random)" if weights == "none" else weights,
-            "Epochs": f"{summary.get('epochs', _UNKNOWN)}, best on validation: {summary.get('best_epoch', _UNKNOWN)}",
-            "Seed": summary.get("seed"),
-            "Software": config.get("software"),
-            "Kind of device": config.get("device_type"),
-            "Seconds": f"{seconds:.0f}" if isinstance(seconds, float) else None,
+            "Epochs": f"{epochs}, best on validation: {best}",
+            "Seed": summary.seed,
+            "Software": config.software,
+            "Kind of device": config.device_type,
+            "Seconds": None if summary.seconds is None else f"{summary.seconds:.0f}",
         }
     )
 
 
-def _command(config: Mapping[str, Any], resolved_command: str) -> list[str]:
-    if config.get("command"):
-        return ["The command:", "", "```sh", config["command"], "```"]
-    words = "The command was not recorded. From the recorded options, defaults filled in, one that amounts to it:"
-    return [words, "", "```sh", resolved_command, "```"]
+def _command(config: RunConfig) -> list[str]:
+    if config.command:
+        return ["The command:", "", "```sh", config.command, "```"]
+    words = (
+        "The command was not recorded. From the recorded options, defaults filled in, one that"
+        " amounts to it:"
+    )
+    return [words, "", "```sh", config.options.command_line(), "```"]
 
 
-def _teacher(summary: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    teacher = summary.get("teacher")
-    if not teacher:
+def _teacher(summary: RunSummary, options: TrainOptions) -> list[str]:
+    if summary.teacher is None:
         return ["None."]
-    taught = summary.get("alpha") != 0
-    loss = f"alpha {summary.get('alpha', _UNKNOWN)}, temperature {summary.get('temperature', _UNKNOWN)}"
-    return _bullets(
-        {
-            "Teacher": teacher.get("name"),
-            "Cache's fingerprint": summary.get("fingerprint"),
-            "Cache": options.get("cache"),
-            "Part in the training": loss if taught else "none (alpha 0)",
-            "From the teacher's classes to the student's": summary.get("projection")
-            if taught
-            else "does not apply",
-            "Views of teacher and student": summary.get("views") if taught else "does not apply",
+    facts: dict[str, Any] = {
+        "Teacher": summary.teacher.name,
+        "Cache's fingerprint": summary.fingerprint,
+        "Cache": options.cache,
+    }
+    if summary.distilled:
+        temperature = _known(summary.temperature)
+        facts |= {
+            "In the loss": f"alpha {summary.alpha}, temperature {temperature}",
+            "From the teacher's classes to the student's": summary.projection,
+            "Views of teacher and student": summary.views,
         }
-    )
+    else:
+        facts["In the loss"] = "no (alpha 0)"
+    return _bullets(facts)
 
 
-def _accuracy(summary: Mapping[str, Any]) -> list[str]:
-    rows = [("student", summary)]
-    if summary.get("teacher"):
-        rows.append(("teacher, in the student's classes", summary["teacher"]))
+def _accuracy(summary: RunSummary) -> list[str]:
     table = ["| | validation % | test % |", "|---|---|---|"]
-    for name, scores in rows:
-        cells = (_percent(scores.get(f"{split}_accuracy")) for split in ("validation", "test"))
-        table.append(f"| {name} | {' | '.join(cells)} |")
+    rows = [("student", summary.validation_accuracy, summary.test_accuracy)]
+    if (teacher := summary.teacher) is not None:
+        name = "teacher, in the student's classes"
+        rows.append((name, teacher.validation_accuracy, teacher.test_accuracy))
+    for name, validation, test in rows:
+        table.append(f"| {name} | {_percent(validation)} | {_percent(test)} |")
     return table
 
 
-def _limits(summary: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    share, count = summary.get("test_accuracy"), summary.get("test_images")
-    noise = f"{_UNKNOWN}"
-    if isinstance(share, float) and isinstance(count, int) and count > 0:
-        noise = f"±{100 * _NORMAL_95 * math.sqrt(share * (1 - share) / count):.1f} points (95 %, normal approximation)"
+def _limits(summary: RunSummary, options: TrainOptions) -> list[str]:
     lines = [
-        f"The noise that a test split of this size leaves in the test accuracy: {noise}.",
-        "This is one run with one seed; how much the accuracy varies with the seed is not recorded here.",
-        "The epoch was chosen by validation accuracy, which is therefore optimistic. The run touched the test split once, at"
-        " the end; whether other runs on the same split had a part in choosing the options is not recorded.",
-        "Whether the probabilities are calibrated was not measured. An image of none of the classes gets one of them all the"
-        " same.",
-        "How it answers for images unlike the dataset's (other cameras, other places, damaged or made to deceive) was not"
-        " measured.",
+        "The noise that a test split of this size leaves in the test accuracy:"
+        f" {_test_noise(summary)}.",
+        "This is one run with one seed; how much the accuracy varies with the seed is not recorded"
+        " here.",
+        "The epoch was chosen by validation accuracy, which is therefore optimistic. The run used"
+        " the test split once, at the end; whether other runs on the same split had a part in"
+        " choosing the options is not recorded.",
+        "Whether the probabilities are calibrated was not measured. An image of none of the classes"
+        " is given one of them all the same.",
+        "How it predicts images unlike the dataset's (other cameras, other places, damaged or made"
+        " to deceive) was not measured.",
         "Licences of the images, of pretrained weights and of this model: not recorded.",
     ]
-    if summary.get("views") == "unmatched":
+    if summary.views == "unmatched":
         lines.append(
             "The student's views were its own: the soft targets were those of the whole image."
         )
-    if summary.get("labels") == "teacher":
+    if summary.labels == "teacher":
         lines.append(
-            "Its labels were the teacher's top predictions: every accuracy here is agreement with the teacher."
+            "Its labels were the teacher's top predictions: every accuracy here is agreement with"
+            " the teacher."
         )
-    if options.get("train_images"):
-        lines.append(f"It was trained on {options['train_images']:,} images of the training part.")
-    if options.get("limit"):
+    if options.train_images:
+        lines.append(f"It was trained on {options.train_images:,} images of the training split.")
+    if options.limit:
         lines.append("It was trained and tested on a part of the dataset.")
     return [f"- {line}" for line in lines]
 
 
+def _test_noise(summary: RunSummary) -> str:
+    """The half-width of the 95 % interval of the test accuracy."""
+    accuracy, count = summary.test_accuracy, summary.test_images
+    if accuracy is None or not count:
+        return _UNKNOWN
+    points = 100 * _NORMAL_95 * math.sqrt(accuracy * (1 - accuracy) / count)
+    return f"±{points:.1f} points (95 %, normal approximation)"
+
+
 def _bullets(facts: Mapping[str, Any]) -> list[str]:
-    return [
-        f"- {name}: {_line(_UNKNOWN if value is None else value)}" for name, value in facts.items()
-    ]
+    return [f"- {name}: {_one_line(_known(value))}" for name, value in facts.items()]
 
 
-def _line(value: Any) -> str:
-    return " ".join(str(value).split())
+def _known(value: object) -> str:
+    return _UNKNOWN if value is None else str(value)
 
 
-def _percent(share: Any) -> str:
-    return f"{100 * share:.2f}" if isinstance(share, int | float) else _UNKNOWN
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _percent(fraction: float | None) -> str:
+    return _UNKNOWN if fraction is None else f"{100 * fraction:.2f}"

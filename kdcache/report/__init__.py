@@ -6,28 +6,29 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.report.cache_summary import (
-        TEMPERATURES,
-        Contents,
-        entropy,
-        look,
+        summarize_cache,
     )
     from kdcache.report.comparison import (
         Comparison,
         compare_runs,
     )
-    from kdcache.report.figures import (
+    from kdcache.report.page import (
+        load_test_images,
+        render_page,
+    )
+    from kdcache.report.plot_style import (
         BLUE,
         DPI,
         GREY,
         INK,
         ORANGE,
         RULE,
+        STYLE,
+        save_png,
+    )
+    from kdcache.report.plots import (
         comparison_chart,
         soft_target_sheet,
-    )
-    from kdcache.report.page import (
-        load_test_images,
-        render_page,
     )
     from kdcache.report.run_pictures import (
         draw_pictures,

@@ -1,4 +1,4 @@
-"""Looks at a cache: what is in it, whether it is intact, and whether its teacher still says the same."""
+"""What a cache holds, and how good and how certain its teacher is in the student's classes."""
 
 import time
 from dataclasses import dataclass
@@ -14,92 +14,106 @@ from kdcache.cache import Cache, open_cache
 from kdcache.config import SPLITS
 from kdcache.distill import (
     TeacherTargets,
+    accuracy,
     default_projection,
+    entropy,
     load_or_fit_probe,
     make_targets,
     soften,
 )
 
-TEMPERATURES = (1, 2, 4)
+_TEMPERATURES = (1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What `info` shows. `facts` is ready for JSON; the rest is what the picture shows."""
+class CacheSummary:
+    """What `info` shows.
+
+    Attributes:
+        facts: ready for JSON.
+        cache: that was opened.
+        targets: its teacher's logits in the student's classes.
+        entropies: of the soft targets of all training views, nats `(N V,)`, by temperature ("T=1").
+        by_label: float32 `(K, K)`, the mean soft target (T = 1) of the validation images of each
+            label (rows); 0 for a label without images.
+    """
 
     facts: dict[str, Any]
     cache: Cache
     targets: TeacherTargets
-    by_label: (
-        np.ndarray
-    )  # float32 (K, K), the mean soft target (T = 1) of the validation images of each label
+    entropies: dict[str, np.ndarray]
+    by_label: np.ndarray
 
 
-def look(path: Path, check_logits: bool = True) -> Contents:
-    """Open a cache and gather what is to be known of it."""
+def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
+    """Open a cache and gather what is to be known of it.
+
+    Args:
+        check_logits: also check the checksums of the logits, for which the whole file is read.
+
+    Raises CacheDamagedError, or DataError where it is not a finished cache.
+    """
     started = time.perf_counter()
     cache = open_cache(path, check_logits=check_logits)
     seconds = time.perf_counter() - started
-    size = path.stat().st_size
     projection = default_projection(cache)
     targets = make_targets(cache, projection)
     labels = torch.from_numpy(cache.splits["validation"].labels)
-    manifest, names = cache.manifest.document, cache.manifest.dataset.class_names
+    logits = targets.predictions["validation"]
+    entropies = {
+        f"T={temperature}": entropy(soften(targets.train["student"], temperature)).flatten().numpy()
+        for temperature in _TEMPERATURES
+    }
     facts = {
         "path": str(path),
-        "bytes": size,
+        "bytes": path.stat().st_size,
         "fingerprint": cache.fingerprint,
-        "dataset": manifest["dataset"],
-        "splits": {
-            split: {key: manifest["splits"][split][key] for key in ("rows", "views")}
-            for split in SPLITS
-        },
-        "teacher": manifest["teacher"],
-        "input": manifest["input"],
-        "views": manifest["views"],
-        "precision": manifest["precision"],
-        "software": manifest["software"],
+        **_provenance(cache),
         "opening": {
             "seconds": seconds,
             "checked": "every byte" if check_logits else "all but the logits",
         },
         "projection": projection,
         "probe": load_or_fit_probe(cache).validation if projection == "probe" else None,
-        "teacher_validation_accuracy": _accuracy(targets.predictions["validation"], labels),
-        "teacher_validation_accuracy_by_class": {
-            name: _accuracy(
-                targets.predictions["validation"][labels == label], labels[labels == label]
-            )
-            for label, name in enumerate(names)
-        },
-        "soft_target_entropy": {
-            f"T={temperature}": _quantiles(entropy(targets.train["student"], temperature))
-            for temperature in TEMPERATURES
-        },
+        "teacher_validation_accuracy": accuracy(labels, logits) if len(labels) else None,
+        "teacher_validation_accuracy_by_class": _accuracy_by_class(cache, labels, logits),
+        "soft_target_entropy": {name: _quantiles(values) for name, values in entropies.items()},
     }
-    one_hot = F.one_hot(labels, len(names)).float()
-    by_label = (
-        one_hot.T
-        @ soften(targets.predictions["validation"], 1.0)
-        / one_hot.sum(0).clamp(min=1)[:, None]
-    )
-    return Contents(facts, cache, targets, by_label.numpy())
+    return CacheSummary(facts, cache, targets, entropies, _mean_by_label(labels, logits))
 
 
-def entropy(logits: Tensor, temperature: float) -> Tensor:
-    """Entropy in nats of softmax(logits / T) over the last axis, flattened."""
-    soft_targets = soften(logits, temperature)
-    return -torch.xlogy(soft_targets, soft_targets).sum(-1).flatten()
+def _provenance(cache: Cache) -> dict[str, Any]:
+    """The part of the manifest that is worth showing."""
+    manifest = cache.manifest.document
+    splits = {}
+    for split in SPLITS:
+        splits[split] = {key: manifest["splits"][split][key] for key in ("rows", "views")}
+    shown = ("teacher", "input", "views", "precision", "software")
+    return {"dataset": manifest["dataset"], "splits": splits} | {
+        key: manifest[key] for key in shown
+    }
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> float | None:
-    return (logits.argmax(1) == labels).float().mean().item() if len(labels) else None
+def _accuracy_by_class(cache: Cache, labels: Tensor, logits: Tensor) -> dict[str, float | None]:
+    """By the name of each class; None where it has no images."""
+    found = {}
+    for label, name in enumerate(cache.manifest.dataset.class_names):
+        rows = labels == label
+        found[name] = accuracy(labels[rows], logits[rows]) if rows.any() else None
+    return found
 
 
-def _quantiles(values: Tensor) -> dict[str, float]:
-    low, middle, high = np.quantile(values.numpy(), (0.05, 0.5, 0.95))
+def _mean_by_label(labels: Tensor, logits: Tensor) -> np.ndarray:
+    """The mean soft target (T = 1) of each label's images, float32 `(K, K)`."""
+    one_hot = F.one_hot(labels, logits.shape[1]).float()
+    images = one_hot.sum(0).clamp(min=1)
+    return (one_hot.T @ soften(logits, 1.0) / images[:, None]).numpy()
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
     return {
-        "mean": values.mean().item(),
+        "mean": torch.from_numpy(values).mean().item(),
         "5 %": float(low),
         "50 %": float(middle),
         "95 %": float(high),

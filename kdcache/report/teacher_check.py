@@ -1,4 +1,4 @@
-"""TODO report.teacher_check."""
+"""Whether a cache's teacher still says what the cache holds: runs it again on some rows."""
 
 from typing import Any
 
@@ -9,63 +9,65 @@ from torch import Tensor
 
 from kdcache.cache import Cache
 from kdcache.data import ImageData
-from kdcache.distill import check_images_match
+from kdcache.distill import agreement, check_images_match, kl_divergence
 from kdcache.engine import teacher_of
 from kdcache.runtime import pick_device
 
-# How far a second run of the same teacher may be from the stored logits, in standard deviations of the logits:
-# float16 storage alone is 2^-11 of a logit; the rest is what the arithmetic loses in a deep network.
+# How far a second run of the same teacher may be from the stored logits, in standard deviations of
+# the logits: float16 storage alone is 2^-11 of a logit; the rest is what the arithmetic loses in a
+# deep network.
 _EXPECTED_DIFFERENCE = {"fp32": 0.02, "fp16": 0.1, "bf16": 0.5}
+_BATCH = 32
 
 
 def rerun_teacher(
     cache: Cache, images: ImageData, count: int, *, weights: str | None, device: str, seed: int
 ) -> dict[str, Any]:
-    """Run the teacher again on `count` random (image, view) rows of all splits and compare.
+    """Run the teacher again on about `count` random (image, view) rows of all splits and compare.
 
     Args:
+        images: those that the cache was made from.
+        count: of rows, at least one of each split.
         weights: where the teacher's weights are, if they came from a file.
+        device: where the teacher runs, "auto" or as torch names it.
+        seed: of the choice of rows.
 
-    Returns largest_difference, mean_kl (nats, stored to live, T = 1), agreement (share of equal top-1), the
-    difference that the precision explains, and whether the largest is within it.
+    Returns rows, largest_difference (of logits), mean_kl (nats, stored to live, T = 1), agreement
+    (the fraction of equal predictions), explained_by_precision (the difference that the arithmetic
+    explains), and within (whether the largest is at most that).
+
+    Raises DataError where the images or the weights are not those of the cache.
     """
     check_images_match(cache, images)
     teacher = teacher_of(cache, weights, pick_device(device))
     render = teacher.renderer(images.image_shape)
     generator = np.random.default_rng(seed)
+    rows_in_split = {split: part.views[..., 0].size for split, part in cache.splits.items()}
     stored, live = [], []
     for split, part in cache.splits.items():
-        share = max(
-            1,
-            round(
-                count
-                * part.logits[..., 0].size
-                / sum(p.logits[..., 0].size for p in cache.splits.values())
-            ),
-        )
-        rows = generator.choice(
-            part.logits[..., 0].size, min(share, part.logits[..., 0].size), replace=False
-        )
-        for some in np.array_split(rows, -(-len(rows) // 32)):
-            image_index, view_index = np.divmod(np.sort(some), part.views.shape[1])
+        available = rows_in_split[split]
+        wanted = max(1, round(count * available / sum(rows_in_split.values())))
+        rows = np.sort(generator.choice(available, min(wanted, available), replace=False))
+        for batch in np.split(rows, range(_BATCH, len(rows), _BATCH)):
+            image_index, view_index = np.divmod(batch, part.views.shape[1])
             views = torch.from_numpy(part.views[image_index, view_index]).to(teacher.device)
-            inputs = render(images.splits[split].images[image_index].to(teacher.device), views)
-            live.append(teacher.logits(inputs).cpu())
-            stored.append(
-                torch.from_numpy(np.asarray(part.logits[image_index, view_index])).float()
-            )
-    return _compared(torch.cat(stored), torch.cat(live), teacher.precision)
+            pixels = images.splits[split].images[torch.from_numpy(image_index)]
+            live.append(teacher.logits(render(pixels.to(teacher.device), views)).cpu())
+            cached = np.asarray(part.logits[image_index, view_index])
+            stored.append(torch.from_numpy(cached).float())
+    return _compare(torch.cat(stored), torch.cat(live), teacher.precision)
 
 
-def _compared(stored: Tensor, live: Tensor, precision: str) -> dict[str, Any]:
+def _compare(stored: Tensor, live: Tensor, precision: str) -> dict[str, Any]:
+    """Compare logits float32 `(M, C)` of the same rows."""
     expected = _EXPECTED_DIFFERENCE[precision] * live.std().item()
     largest = (stored - live).abs().max().item()
-    log_stored, log_live = F.log_softmax(stored, 1), F.log_softmax(live, 1)
+    divergence = kl_divergence(F.log_softmax(stored, 1), F.log_softmax(live, 1))
     return {
         "rows": len(stored),
         "largest_difference": largest,
-        "mean_kl": F.kl_div(log_live, log_stored, log_target=True, reduction="batchmean").item(),
-        "agreement": (stored.argmax(1) == live.argmax(1)).float().mean().item(),
+        "mean_kl": divergence.mean().item(),
+        "agreement": agreement(stored, live),
         "explained_by_precision": expected,
         "within": largest <= expected,
     }

@@ -11,13 +11,15 @@ from kdcache.cli.console import exit_code
 from kdcache.cli.parser import parse_options
 from kdcache.config import (
     AT_LEAST_1,
-    CACHE_AUGMENTS,
+    LOSSES,
     POSITIVE,
+    PROJECTIONS,
+    VIEW_POLICIES,
     PrecomputeOptions,
     Range,
+    Role,
     TrainOptions,
 )
-from kdcache.data.views import POLICIES
 from kdcache.errors import KdcacheError
 
 PHASES = (PrecomputeOptions, TrainOptions)
@@ -182,7 +184,7 @@ def test_without_arguments_the_process_command_line_is_read(
     ("argv", "words"),
     [
         (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
-        (["--mean", "a,b,c"], "argument --mean: invalid numbers value: 'a,b,c'"),
+        (["--mean", "a,b,c"], "argument --mean: invalid rgb value: 'a,b,c'"),
         (["--tempature", "4"], "unrecognized arguments: --tempature 4"),
         (["--alpha"], "argument --alpha: expected one argument"),
     ],
@@ -201,12 +203,39 @@ def test_an_unknown_choice_exits_with_2_and_one_line(capsys: pytest.CaptureFixtu
     assert exit_code(lambda: parse_options(PrecomputeOptions, ["--augment", "mixup"], None)) == 2
     shown = capsys.readouterr().err
     assert shown == (
-        f"error: expected --augment to be one of {', '.join(CACHE_AUGMENTS)}; found --augment mixup; correct the option\n"
+        f"error: expected --augment to be one of {', '.join(VIEW_POLICIES)}, or package.module:name;"
+        " found --augment mixup; correct the option\n"
     )
 
 
-def test_the_choices_are_the_view_policies() -> None:
-    assert CACHE_AUGMENTS == POLICIES
+@pytest.mark.parametrize("augment", [*VIEW_POLICIES, "mine:tilted"])
+def test_a_policy_is_a_choice_of_both_phases(augment: str) -> None:
+    views = 1 if augment == "none" else 2
+    assert PrecomputeOptions(augment=augment, views=views).augment == augment
+    assert TrainOptions(augment=augment).augment == augment
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "mine:loss"])
+def test_a_loss_is_a_choice(name: str) -> None:
+    assert TrainOptions(loss=name).loss == name
+
+
+@pytest.mark.parametrize("name", [*PROJECTIONS, "mine:Projection"])
+def test_a_projection_is_a_choice(name: str) -> None:
+    assert TrainOptions(projection=name).projection == name
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_option_has_one_role(phase: type[TrainOptions]) -> None:
+    by_role = [phase.names(role) for role in Role]
+    named = [name for names in by_role for name in names]
+    assert sorted(named) == sorted(item.name for item in dataclasses.fields(phase))
+    assert phase.names(*Role) == tuple(item.name for item in dataclasses.fields(phase))
+
+
+def test_options_that_a_later_version_added_are_left_out() -> None:
+    values = TrainOptions(alpha=0.5).as_dict() | {"unheard_of": 3}
+    assert TrainOptions.from_dict(values) == TrainOptions(alpha=0.5)
 
 
 def test_an_input_error_is_one_line() -> None:

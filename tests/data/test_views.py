@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
 from kdcache.config import VIEW_POLICIES
-from kdcache.data.views import Renderer, axis_matrix, draw_views
+from kdcache.data.views import Renderer, axis_matrix, draw_views, whole_image_views
 from kdcache.errors import OptionError
 
 RAW = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # pixels / 255

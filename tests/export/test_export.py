@@ -1,5 +1,6 @@
-"""A student leaves: each format against the run's own predictions without kdcache, what stands beside it, what is refused."""
+"""A student leaves: every format against the student, the facts beside it, what is refused."""
 
+import copy
 import dataclasses
 import errno
 import importlib.util
@@ -10,8 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +24,30 @@ from torch import Tensor, nn
 import train_student
 from kdcache.cli import main as tools
 from kdcache.config import TrainOptions
-from kdcache.export.export import DisagreementError, export
-from kdcache.export.formats import FORMATS
+from kdcache.errors import KdcacheError
+from kdcache.export.exporter import DisagreementError, export_student
+from kdcache.export.finished_run import open_run
+from kdcache.export.format_writers import PT2
+from kdcache.export.formats import FORMATS, Format
 from kdcache.export.model_card import model_card
-from kdcache.export.student import open_run
+from kdcache.models import Preprocessing, StudentCard
+from kdcache.runs.records import RunConfig, RunSummary, TeacherScores
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
 SHAPES = ["--dataset", "shapes", "--limit", 100, "--alpha", 0]
+PACKAGES = {name: FORMATS.load(name).packages for name in FORMATS}
 HERE = [
     name
-    for name in FORMATS
-    if all(importlib.util.find_spec(package) for package in FORMATS[name].packages)
+    for name, packages in PACKAGES.items()
+    if all(importlib.util.find_spec(package) for package in packages)
 ]
 each_format = pytest.mark.parametrize(
     "name",
     [
         pytest.param(
             name,
-            marks=pytest.mark.skipif(
-                name not in HERE, reason=f"needs {', '.join(FORMATS[name].packages)}"
-            ),
+            marks=pytest.mark.skipif(name not in HERE, reason=f"needs {', '.join(PACKAGES[name])}"),
         )
         for name in FORMATS
     ],
@@ -82,7 +85,7 @@ def held(folder: Path) -> set[str]:
 def test_every_code_block_of_the_documentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commands export and predict; then the documented code, in a process that never imports kdcache, says the same."""
+    """The commands export and predict; then the documented code says the same without kdcache."""
     monkeypatch.chdir(tmp_path)
     student = [
         "--student",
@@ -141,17 +144,15 @@ def test_a_callable_leaves_in_every_format_and_the_facts_travel_beside_it(
     assert held(tmp_path) == {"left here.bin", "left here.bin.json", "MODEL_CARD.md"}
     facts = json.loads((tmp_path / "left here.bin.json").read_text())
     described = json.loads((trained / "student.json").read_text())
-    assert facts["check"]["real_images"] and facts["check"]["same_top_answer"] == 1
+    assert facts["check"]["real_images"] and facts["check"]["agreement"] == 1
     assert [facts[key] for key in ("class_names", "image_size", "mean", "std", "image_shape")] == [
         described[key] for key in ("class_names", "image_size", "mean", "std", "image_shape")
     ]
 
 
-def test_torchscript_answers_as_weights_computed_by_hand(trained: Path, tmp_path: Path) -> None:
+def test_pt2_predicts_as_weights_computed_by_hand(trained: Path, tmp_path: Path) -> None:
     """The student's layers, written out with torch.nn.functional from student.pt."""
-    assert (
-        run(tools.main, "export", trained, "--format", "torchscript", "--to", tmp_path / "s") == 0
-    )
+    assert run(tools.main, "export", trained, "--format", "pt2", "--to", tmp_path / "s.pt2") == 0
     state = torch.load(trained / "student.pt", weights_only=True)
     images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     functional = nn.functional
@@ -167,9 +168,7 @@ def test_torchscript_answers_as_weights_computed_by_hand(trained: Path, tmp_path
             functional.batch_norm(hidden, *normal).relu(), 4
         ).flatten(1)
         expected = functional.linear(hidden, state["5.weight"], state["5.bias"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer versions of torch call torch.jit deprecated
-            found = torch.jit.load(tmp_path / "s")(images)
+        found = torch.export.load(tmp_path / "s.pt2").module()(images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -187,18 +186,48 @@ def test_images_that_are_not_at_hand_are_not_pretended(
 ) -> None:
     for name in ("config.json", "summary.json"):
         (folder / name).write_text((folder / name).read_text().replace('"shapes"', '"cifar10"'))
-    assert run(tools.main, "export", folder, "--format", "torchscript") == 0
+    assert run(tools.main, "export", folder, "--format", "pt2") == 0
     assert "64 random inputs only, no real images" in capsys.readouterr().out
-    assert (
-        json.loads((folder / "student.torchscript.json").read_text())["check"]["real_images"]
-        is False
-    )
-    arguments = ["export", folder, "--format", "torchscript", "--overwrite", "--data", folder]
+    assert json.loads((folder / "student.pt2.json").read_text())["check"]["real_images"] is False
+    arguments = ["export", folder, "--format", "pt2", "--overwrite", "--data", folder]
     assert "expected the images of cifar10 in" in refused(tools.main, capsys, *arguments)
 
 
+def write_other_weights(student: nn.Module, example: Tensor, facts: str) -> bytes:
+    other = copy.deepcopy(student)
+    with torch.no_grad():
+        other[5].bias[3] += 0.01
+    return PT2.write(other, example, facts)
+
+
+def read_single_images_only(raw: bytes, student: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Predicts otherwise for a batch of more than one."""
+    exported = PT2.read(raw, student)
+    return lambda images: exported(images) + (1 if len(images) > 1 else 0)
+
+
+def read_one_size(raw: bytes, student: nn.Module) -> Callable[[Tensor], Tensor]:
+    def fail(images: Tensor) -> Tensor:
+        raise RuntimeError("only batches of 2\nand a long explanation")
+
+    return fail
+
+
+def read_half_the_classes(raw: bytes, student: nn.Module) -> Callable[[Tensor], Tensor]:
+    exported = PT2.read(raw, student)
+    return lambda images: exported(images)[:, :5]
+
+
+# formats of one's own, named test_export:OTHER_WEIGHTS and so on
+OTHER_WEIGHTS = Format("other", (), write_other_weights, PT2.read)
+SINGLE_IMAGES = Format("single", (), PT2.write, read_single_images_only)
+ONE_SIZE = Format("one", (), PT2.write, read_one_size)
+AGAIN = Format("again", (), PT2.write, PT2.read)
+HALF = Format("half", (), PT2.write, read_half_the_classes)
+
+
 class TestDisagreement:
-    """What does not answer as the student does gets no name."""
+    """What does not predict as the student does gets no name."""
 
     @pytest.fixture(autouse=True)
     def nothing_is_left(self, folder: Path) -> Iterator[None]:
@@ -206,41 +235,37 @@ class TestDisagreement:
         yield
         assert held(folder) == before
 
-    def test_other_weights(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("OTHER_WEIGHTS", "predicts as the student does; found checked on 64 images"),
+            ("OTHER_WEIGHTS", "largest difference of logits 0.01 "),
+            ("SINGLE_IMAGES", "largest difference of logits 1 "),
+            ("ONE_SIZE", "that runs in batches of 1 and 63; found only batches of 2; nothing was"),
+            ("HALF", "that returns logits (64, 10); found (64, 5); nothing was written"),
+        ],
+    )
+    def test_a_format_that_changes_the_student(
+        self, name: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        honest = FORMATS["torchscript"]
+        arguments = ["export", folder, "--format", f"test_export:{name}"]
+        assert message in refused(tools.main, capsys, *arguments, code=1)
 
-        def write(student: nn.Module, example: Tensor, facts: str) -> bytes:
-            with torch.no_grad():
-                student[5].bias[3] += 0.01
-            raw = honest.write(student, example, facts)
-            with torch.no_grad():
-                student[5].bias[3] -= 0.01
-            return raw
+    def test_it_is_an_error_like_all_others(self, folder: Path) -> None:
+        with pytest.raises(KdcacheError) as caught:
+            export_student(open_run(folder), "test_export:HALF")
+        assert isinstance(caught.value, DisagreementError)
+        assert caught.value.expected and caught.value.found and caught.value.remedy
 
-        monkeypatch.setitem(FORMATS, "torchscript", dataclasses.replace(honest, write=write))
-        said = refused(tools.main, capsys, "export", folder, "--format", "torchscript", code=1)
-        assert (
-            "does not answer as the student does" in said
-            and "largest difference of logits 0.01 " in said
-        )
-
-    def test_a_trace_that_knows_one_size_of_batch(self, folder: Path) -> None:
+    def test_a_model_that_knows_one_size_of_batch(
+        self, folder: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         student = dataclasses.replace(open_run(folder), module=Branching().eval())
-        with pytest.raises(DisagreementError, match="largest difference of logits 1 "):
-            export(student, "torchscript", None, data=None, overwrite=False)
-
-    def test_a_program_that_knows_one_size_of_batch(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        found = dataclasses.replace(open_run(folder), module=Branching().eval())
-        monkeypatch.setattr(tools, "open_run", lambda path: found)
-        said = refused(tools.main, capsys, "export", folder, "--format", "pt2")
-        assert (
-            "expected a student that exports as pt2 with batches of any size; found Constraints violated"
-            in said
-        )
+        message = "expected a student that exports as pt2 with batches of any size; found Constr"
+        with pytest.raises(KdcacheError, match=message):
+            export_student(student, "pt2")
+        captured = capfd.readouterr()
+        assert (captured.out, captured.err) == ("", "")  # the exporter's own words are not shown
 
     def test_a_full_disk(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -249,13 +274,12 @@ class TestDisagreement:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        assert "No space left on device" in refused(
-            tools.main, capsys, "export", folder, "--format", "torchscript"
-        )
+        said = refused(tools.main, capsys, "export", folder, "--format", "pt2")
+        assert "No space left on device" in said
 
 
 class Branching(nn.Module):
-    """Answers otherwise for a batch of two, which is the size that exporters are shown."""
+    """Predicts otherwise for a batch of two, which is the size that exporters are shown."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,12 +289,13 @@ class Branching(nn.Module):
         return self.head(images.mean((2, 3))) + (1 if len(images) == 2 else 0)
 
 
+SUMMARY = RunSummary(name="run", student="resnet18", alpha=0, validation_accuracy=0.75)
+STUDENT = StudentCard(Preprocessing(8, (0, 0, 0), (1, 1, 1), ("a", "b")), "resnet18")
+
+
 class TestModelCard:
     def test_it_repeats_what_the_run_recorded(self, trained: Path, tmp_path: Path) -> None:
-        assert (
-            run(tools.main, "export", trained, "--format", "torchscript", "--to", tmp_path / "s")
-            == 0
-        )
+        assert run(tools.main, "export", trained, "--format", "pt2", "--to", tmp_path / "s") == 0
         card, summary = (
             (tmp_path / "MODEL_CARD.md").read_text(),
             json.loads((trained / "summary.json").read_text()),
@@ -283,7 +308,8 @@ class TestModelCard:
             summary["test_digest"],
         ]
         recorded += [
-            f"| student | {100 * summary['validation_accuracy']:.2f} | {100 * summary['test_accuracy']:.2f} |"
+            f"| student | {100 * summary['validation_accuracy']:.2f}"
+            f" | {100 * summary['test_accuracy']:.2f} |"
         ]
         assert [text for text in recorded if text not in card] == []
         assert (
@@ -295,9 +321,10 @@ class TestModelCard:
     def test_a_second_format_keeps_it_and_another_students_card_stays(
         self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for name in ("torchscript", "pt2"):
+        for name in ("pt2", "test_export:AGAIN"):
             assert (
-                run(tools.main, "export", trained, "--format", name, "--to", tmp_path / name) == 0
+                run(tools.main, "export", trained, "--format", name, "--to", tmp_path / name[:4])
+                == 0
             )
         (tmp_path / "MODEL_CARD.md").write_text("my own words")
         arguments = ["export", trained, "--format", "pt2", "--to", tmp_path / "third"]
@@ -306,54 +333,51 @@ class TestModelCard:
         assert "my own words" not in (tmp_path / "MODEL_CARD.md").read_text()
 
     def test_what_stood_in_for_labels_is_said(self) -> None:
-        description = {
-            "class_names": ["a", "b"],
-            "image_size": 8,
-            "mean": [0, 0, 0],
-            "std": [1, 1, 1],
-        }
-        card = model_card(
-            {"labels": "teacher"}, {"options": {"train_images": 4000}}, description, 7, ""
-        )
-        assert (
-            "every accuracy here is agreement with the teacher" in card
-            and "trained on 4,000 images" in card
-        )
-        assert "agreement with the teacher" not in model_card(
-            {"labels": "dataset"}, {"options": {}}, description, 7, ""
-        )
+        config = RunConfig(TrainOptions(alpha=0, train_images=4000))
+        card = model_card(dataclasses.replace(SUMMARY, labels="teacher"), config, STUDENT, 7)
+        assert "every accuracy here is agreement with the teacher" in card
+        assert "trained on 4,000 images" in card
+        config = RunConfig(TrainOptions(alpha=0))
+        card = model_card(dataclasses.replace(SUMMARY, labels="dataset"), config, STUDENT, 7)
+        assert "agreement with the teacher" not in card
 
     def test_a_distilled_student_names_its_teacher(self) -> None:
-        teacher = {"name": "vit_b_16", "validation_accuracy": 0.5, "test_accuracy": 0.25}
-        summary = {
-            "alpha": 0.9,
-            "temperature": 4.0,
-            "teacher": teacher,
-            "fingerprint": "abc123",
-            "views": "unmatched",
-        }
-        summary |= {"test_accuracy": 0.5, "test_images": 100}
-        description = {
-            "class_names": ["a", "b"],
-            "image_size": 8,
-            "mean": [0, 0, 0],
-            "std": [1, 1, 1],
-        }
-        card = model_card(
-            summary, {"options": {"cache": "t.h5"}}, description, 7, "python train_student.py"
+        summary = dataclasses.replace(
+            SUMMARY,
+            alpha=0.9,
+            temperature=4.0,
+            teacher=TeacherScores("vit_b_16", validation_accuracy=0.5, test_accuracy=0.25),
+            fingerprint="abc123",
+            views="unmatched",
+            test_accuracy=0.5,
+            test_images=100,
         )
-        lines = ["- Teacher: vit_b_16", "- Cache's fingerprint: abc123"]
-        lines += ["- Part in the training: alpha 0.9, temperature 4.0"]
-        lines += [
+        card = model_card(summary, RunConfig(TrainOptions(cache=Path("t.h5"))), STUDENT, 7)
+        lines = [
+            "- Teacher: vit_b_16",
+            "- Cache's fingerprint: abc123",
+            "- In the loss: alpha 0.9, temperature 4.0",
             "| teacher, in the student's classes | 50.00 | 25.00 |",
-            "| student | not recorded | 50.00 |",
+            "| student | 75.00 | 50.00 |",
         ]
         assert [line for line in lines if line not in card.splitlines()] == []
         assert "±9.8 points" in card  # 1.96 * sqrt(0.5 * 0.5 / 100)
-        assert (
-            "The command was not recorded" in card
-            and "soft targets were those of the whole image" in card
-        )
+        assert "The command was not recorded" in card
+        assert "soft targets were those of the whole image" in card
+        assert "python train_student.py --cache t.h5" in card
+
+    def test_what_was_not_recorded_is_said(self) -> None:
+        card = model_card(SUMMARY, RunConfig(TrainOptions(alpha=0)), STUDENT, 7)
+        lines = [
+            "# resnet18 for not recorded",
+            "| student | 75.00 | not recorded |",
+            "- Test images: not recorded",
+            "- Dataset's images: not recorded",
+            "- Seconds: not recorded",
+            "- Epochs: not recorded, best on validation: not recorded",
+        ]
+        assert [line for line in lines if line not in card.splitlines()] == []
+        assert "leaves in the test accuracy: not recorded." in card
 
 
 def test_a_run_records_its_command(trained: Path) -> None:
@@ -374,14 +398,20 @@ class TestBadInput:
         [
             (
                 ["--format", "tflite"],
-                "expected --format to be one of torchscript, onnx, pt2, safetensors; found --format tflite",
+                "expected --format to be one of pt2, onnx, safetensors, or package.module:name;"
+                " found --format tflite",
             ),
+            (["--format", "torchscript"], "one of pt2, onnx, safetensors"),
+            (["--format", "test_export:NONE"], "expected an importable package.module:name"),
             ([], "the following arguments are required: --format"),
             (["--format", "pt2", "--to", "{run}"], "expected the name of a file to write"),
-            (["--format", "pt2", "--to", "{run}/student.pt"], "not one of the run's own files"),
+            (
+                ["--format", "pt2", "--to", "{run}/student.pt"],
+                "expected a name that no file of the run has",
+            ),
             (
                 ["--format", "pt2", "--to", "{run}/student"],
-                "not one of the run's own files",
+                "expected a name that no file of the run has",
             ),  # beside it: student.json
             (
                 ["--format", "pt2", "--to", "{run}/MODEL_CARD.md"],
@@ -390,8 +420,8 @@ class TestBadInput:
             (["--format", "pt2", "--to", "{run}/none/s.pt2"], "expected a folder that is there"),
             (["--format", "pt2", "--to", "/dev/null/s.pt2"], "expected a folder that is there"),
             (
-                ["--format", "torchscript", "--to", "/proc/s.ts"],
-                "room and the right to write /proc/s.ts.json",
+                ["--format", "pt2", "--to", "/proc/s.pt2"],
+                "room and the right to write /proc/s.pt2.json",
             ),
             (["--format", "pt2", "--to", "{run}/" + 300 * "x"], "a name that can be written"),
             (
@@ -413,7 +443,7 @@ class TestBadInput:
         self, name: str, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (folder / name).unlink()
-        said = refused(tools.main, capsys, "export", folder, "--format", "torchscript")
+        said = refused(tools.main, capsys, "export", folder, "--format", "pt2")
         assert f"expected the folder of a finished run; found {folder} without {name}" in said
 
     @pytest.mark.parametrize(
@@ -424,9 +454,7 @@ class TestBadInput:
         self, name: str, raw: bytes, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (folder / name).write_bytes(raw)
-        assert "error: expected" in refused(
-            tools.main, capsys, "export", folder, "--format", "torchscript"
-        )
+        assert "error: expected" in refused(tools.main, capsys, "export", folder, "--format", "pt2")
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -450,17 +478,15 @@ class TestBadInput:
     ) -> None:
         description = json.loads((folder / "student.json").read_text()) | {key: value}
         (folder / "student.json").write_text(json.dumps(description))
-        assert "error: expected" in refused(
-            tools.main, capsys, "export", folder, "--format", "torchscript"
-        )
+        assert "error: expected" in refused(tools.main, capsys, "export", folder, "--format", "pt2")
 
     def test_a_destination_is_replaced_only_when_told(
         self, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (folder / "student.torchscript").write_text("mine")
-        arguments = ["export", folder, "--format", "torchscript"]
+        (folder / "student.pt2").write_text("mine")
+        arguments = ["export", folder, "--format", "pt2"]
         assert "found" in refused(tools.main, capsys, *arguments)
-        assert (folder / "student.torchscript").read_text() == "mine"
+        assert (folder / "student.pt2").read_text() == "mine"
         assert run(tools.main, *arguments, "--overwrite") == 0
 
     @pytest.mark.parametrize(
@@ -474,7 +500,7 @@ class TestBadInput:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        for other in FORMATS[name].packages:
+        for other in PACKAGES[name]:
             monkeypatch.setitem(sys.modules, other, None if other == package else sys)
         said = refused(tools.main, capsys, "export", folder, "--format", name)
         assert (

@@ -1,8 +1,8 @@
-"""Predictions equal evaluation's for the dataset's own images, and say what is wrong with the others."""
+"""Predictions equal those of evaluation for the dataset's images; what else is said."""
 
-import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from kdcache.data.image_folder import image_files, read_image
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import load_training_data
 from kdcache.errors import KdcacheError
-from kdcache.export.predict import predict
-from kdcache.export.student import FinishedRun, open_run
+from kdcache.export.finished_run import FinishedRun, open_run
+from kdcache.export.prediction import predict
 
 CPU = torch.device("cpu")
 
 
 def write_dataset(folder: Path, size: Callable[[int], tuple[int, int]]) -> None:
-    """Three classes of 10 training and 6 test images, which differ in colour and noise; `size` is (width, height)."""
+    """Three classes of 10 training and 6 test images, which differ in colour and noise.
+
+    `size` makes (width, height) from an image's number.
+    """
     generator = np.random.default_rng(7)
     for split, count in (("train", 10), ("test", 6)):
         for label, name in enumerate(("ant", "bee", "cat")):
@@ -39,9 +42,17 @@ def write_dataset(folder: Path, size: Callable[[int], tuple[int, int]]) -> None:
 
 def train(folder: Path, out: Path) -> StudentRun:
     options = TrainOptions(
-        dataset="folder", data=folder, alpha=0, student="tiny_models:tiny_cnn", image_size=16, store_size=24, epochs=4,
-        batch_size=8, out=out, lr=0.05,
-    )  # fmt: skip
+        dataset="folder",
+        data=folder,
+        alpha=0,
+        student="tiny_models:tiny_cnn",
+        image_size=16,
+        store_size=24,
+        epochs=4,
+        batch_size=8,
+        out=out,
+        lr=0.05,
+    )
     trained = StudentRun(
         options, load_training_data(options), lambda text: None, lambda done, total: None
     )
@@ -88,24 +99,20 @@ def predictions(found: FinishedRun, paths: list[Path], top: int = 3) -> list[dic
     ]
 
 
-def test_an_image_of_the_dataset_is_answered_as_in_evaluation(evaluated: StudentRun) -> None:
+def test_an_image_of_the_dataset_is_predicted_as_in_evaluation(evaluated: StudentRun) -> None:
     out, images = evaluated.options.out, evaluated.options.data / "test"
     found = predictions(open_run(out), image_files([images]))
     names = evaluated.images.class_names
-    assert [max(entry, key=entry.get) for entry in found] == [
-        names[answer] for answer in evaluated.test_predictions
-    ]
-    assert len(set(evaluated.test_predictions)) > 1  # else anything would pass
+    classes = evaluated.test.predictions.tolist()
+    assert [max(entry, key=entry.get) for entry in found] == [names[k] for k in classes]
+    assert len(set(classes)) > 1  # else anything would pass
 
-    split = evaluated.images.splits["test"]
-    height, width = split.images.shape[2:]
-    whole = torch.tensor([[0, 0, height, width, 0]]).expand(len(split), 5)
-    expected = evaluated.trainer.predict(split.images, whole).softmax(1)
-    shares = torch.tensor([[entry[name] for name in names] for entry in found])
-    torch.testing.assert_close(shares, expected, rtol=1e-5, atol=1e-6)
+    probabilities = torch.tensor([[entry[name] for name in names] for entry in found])
+    expected = evaluated.test.logits.softmax(1)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_command_prints_answers_in_order(
+def test_the_command_prints_predictions_in_order(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = finished.parent / "images" / "test"
@@ -124,7 +131,7 @@ def test_the_command_prints_answers_in_order(
         run(tools.main, "predict", finished, images / "cat" / "5.png", "--json", "--top", 99) == 0
     )
     entry = json.loads(capsys.readouterr().out)
-    shares = [answer["probability"] for answer in entry["predictions"]]
+    shares = [one["probability"] for one in entry["predictions"]]
     assert (
         len(shares) == 3
         and sum(shares) == pytest.approx(1)
@@ -136,12 +143,12 @@ def test_the_command_prints_answers_in_order(
 def test_batches_do_not_matter(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = image_files([finished.parent / "images" / "test"])
     together = predictions(open_run(finished), paths)
-    monkeypatch.setattr("kdcache.predict._BATCH", 4)
+    monkeypatch.setattr("kdcache.export.prediction._BATCH", 4)
     apart = predictions(open_run(finished), paths)
     assert apart == [pytest.approx(entry, rel=1e-5) for entry in together]
 
 
-def test_a_broken_file_is_named_and_the_others_are_answered(
+def test_a_broken_file_is_named_and_the_others_are_predicted(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (finished.parent / "images" / "test" / "bee" / "0.png").read_bytes()
@@ -193,12 +200,14 @@ def test_only_broken_files(
 def test_an_older_run_is_taken_at_its_input_size_and_says_so(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = dataclasses.replace(open_run(finished), image_shape=None)
+    old = Path(shutil.copytree(finished, tmp_path / "old"))
+    card = json.loads((old / "student.json").read_text())
+    del card["image_shape"]
+    (old / "student.json").write_text(json.dumps(card))
     paths = image_files([finished.parent / "images" / "test" / "cat"])
-    assert all(sum(entry.values()) == pytest.approx(1) for entry in predictions(old, paths))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tools, "open_run", lambda folder: old)
-        assert run(tools.main, "predict", finished, paths[0]) == 0
+    found = predictions(open_run(old), paths)
+    assert all(sum(entry.values()) == pytest.approx(1) for entry in found)
+    assert run(tools.main, "predict", old, paths[0]) == 0
     assert "does not record its images' size" in capsys.readouterr().err
 
 

@@ -23,10 +23,9 @@ from kdcache.runs import (
     read_run,
     read_summary,
     resumed_options,
-    save_predictions,
-    start_run,
 )
-from kdcache.runs.predictions import read_predictions
+from kdcache.runs.folder import start_run
+from kdcache.runs.predictions import read_predictions, save_predictions
 
 V01 = Path(__file__).parent.parent / "data" / "v0.1"
 

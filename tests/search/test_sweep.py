@@ -254,9 +254,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
 def test_bad_settings_are_refused(
     arguments: list[object], message: str, base: TrainOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in refused(
-        main, capsys, "sweep", base.cache, "--out", base.out, *arguments
-    )
+    assert message in refused(main, capsys, "sweep", base.cache, "--out", base.out, *arguments)
     assert not base.out.exists()
 
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     finished = export.open_run(arguments.run)
     try:
-        file, check = export.export(
+        file, check = export.export_student(
             finished,
             arguments.format,
             arguments.to,

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    contents = report.look(arguments.cache, check_logits=not arguments.skip_checksums)
+    contents = report.summarize_cache(arguments.cache, check_logits=not arguments.skip_checksums)
     if arguments.json:
         say(json.dumps(contents.facts, indent=1))
     else:
@@ -44,17 +44,10 @@ def run(arguments: argparse.Namespace) -> None:
         report.draw_teacher_predictions(contents.cache, images, contents.targets, arguments.picture)
         say(f"\nviews and the teacher's top predictions: {arguments.picture}")
     if arguments.soft_targets is not None:
-        _draw_soft_targets(contents, arguments.soft_targets)
+        class_names = contents.facts["dataset"]["class_names"]
+        entropies, by_label = contents.entropies, contents.by_label
+        report.soft_target_sheet(entropies, by_label, class_names, arguments.soft_targets)
         say(f"\nsoft targets: {arguments.soft_targets}")
-
-
-def _draw_soft_targets(contents: "report.Contents", path: Path) -> None:
-    entropies = {}
-    for temperature in report.TEMPERATURES:
-        values = report.entropy(contents.targets.train["student"], temperature)
-        entropies[f"T = {temperature}"] = values.numpy()
-    class_names = contents.facts["dataset"]["class_names"]
-    report.soft_target_sheet(entropies, contents.by_label, class_names, path)
 
 
 def _print_tables(facts: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     finished = export.open_run(arguments.run)
     paths = data.image_files(arguments.images)
-    if finished.image_shape is None:
+    if finished.card.image_shape is None:
         warn(
             f"{arguments.run} does not record its images' size:"
             " taken to be the student's input size"
