@@ -37,7 +37,10 @@ SCRIPTS = {
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of each command in a page's shell blocks, variables filled in, without torchrun's own."""
+    """The words of each command in a page's shell blocks.
+
+    Variables are filled in, and torchrun's own words are left out.
+    """
     found = []
     for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
         variables: dict[str, str] = {}
@@ -199,4 +202,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert path.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in map(as_anchor, headings), target
+
+
+def as_anchor(heading: str) -> str:
+    """The anchor that a heading gets on the usual hosts."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
