@@ -1,8 +1,11 @@
 """Names that a package offers, imported when they are first used (PEP 562).
 
-Importing torch takes seconds, and most commands need only a part of the package. So a package's `__init__` declares what
-it offers in an `if TYPE_CHECKING:` block, which type checkers and readers see, and this module imports each name when it
-is asked for.
+Importing torch takes seconds, and most commands need only a part of the package. So a package's
+`__init__` declares what it offers in an `if TYPE_CHECKING:` block, which type checkers and readers
+see, and this module imports each name when it is asked for.
+
+A name that is offered must not be the name of one of the package's modules: as soon as that module
+is imported, Python puts it where the name should be.
 """
 
 import ast
@@ -14,7 +17,7 @@ from typing import Any
 
 
 def lazy_exports(package: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that offers what the `if TYPE_CHECKING:` block of its `__init__` imports."""
+    """The `__getattr__` of a package, for what the `if TYPE_CHECKING:` block in it imports."""
     homes = _declared(Path(str(sys.modules[package].__file__)))
 
     def load(name: str) -> Any:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from kdcache.models.small_resnets import (
         SmallResNet,
     )
+    from kdcache.models.state_dicts import (
+        read_state_dict,
+        state_digest,
+    )
     from kdcache.models.student_card import (
         CARD_FILE,
         StudentCard,
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
     from kdcache.models.weights import (
         default_weights,
         known_preprocessing,
-        read_state_dict,
-        state_digest,
     )
 
 __getattr__ = lazy_exports(__name__)

@@ -22,7 +22,8 @@ from kdcache.models.heads import (
     replace_head,
 )
 from kdcache.models.preprocessing import Preprocessing
-from kdcache.models.weights import default_weights, known_preprocessing, load_state, load_weights
+from kdcache.models.state_dicts import load_state
+from kdcache.models.weights import default_weights, known_preprocessing, load_weights
 
 # files that version 0.1.0 wrote name the old place
 _MOVED = {"kdcache.small_resnets": "kdcache.models.small_resnets"}

@@ -1,13 +1,9 @@
 """Weights: by a name of torchvision's or from a file, loaded into a model that they must fit."""
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
-import torch
 import torchvision
-from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from kdcache.errors import DataError, OptionError
@@ -17,6 +13,7 @@ from kdcache.models.preprocessing import (
     IMAGENET_STD,
     Preprocessing,
 )
+from kdcache.models.state_dicts import read_state_dict
 from kdcache.models.student_card import CARD_FILE, read_student_card
 
 DEFAULT_WEIGHTS = "IMAGENET1K_V1"
@@ -79,76 +76,3 @@ def _torchvision_entry(name: str, weights: str) -> WeightsEnum:
         known = f"weights of {name}: {', '.join(choices.__members__)}, none or a file"
         raise OptionError(known, weights, "correct the name or path")
     return choices[weights]
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without executing anything that a pickle could hold.
-
-    Wrappers {'state_dict': ...} and {'model': ...} and the prefix of DistributedDataParallel are
-    taken off. Raises DataError where the file is missing, damaged or holds something else.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler of a damaged file raises nearly anything
-        raise DataError(
-            "a state dict saved by torch.save", f"{path}, which is not one", "give another file"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not _is_state_dict(state):
-        raise DataError(
-            "a state dict saved by torch.save", f"{path} with something else", "give another file"
-        )
-    consume_prefix_in_state_dict_if_present(state, "module.")
-    return state
-
-
-def _is_state_dict(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return all(isinstance(key, str) and isinstance(value[key], Tensor) for key in value)
-
-
-def load_state(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """Load a state dict that must fit in every key and shape.
-
-    The one exception is a new small stem, which keeps its random weights over those of a 7 x 7 one.
-
-    Args:
-        what: the model and its weights, for the message.
-
-    Raises DataError, with the first keys that do not fit.
-    """
-    own = module.state_dict()
-    faults = [f"missing {key}" for key in own.keys() - state.keys()]
-    faults += [f"unknown {key}" for key in state.keys() - own.keys()]
-    fitting = {}
-    for key in own.keys() & state.keys():
-        shape, given = tuple(own[key].shape), tuple(state[key].shape)
-        if shape == given:
-            fitting[key] = state[key]
-        elif not _is_new_stem(key, shape, given):
-            faults.append(f"{key} {given} for {shape}")
-    if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise DataError(
-            f"weights that fit {what}",
-            ", ".join(sorted(faults)[:4]) + more,
-            "give weights of this model",
-        )
-    module.load_state_dict(fitting, strict=False)
-
-
-def _is_new_stem(key: str, shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
-    """Whether these are the kernels of a small stem and those of the 7 x 7 one that it replaced."""
-    return key == "conv1.weight" and shape == (*given[:2], 3, 3) and given[2:] == (7, 7)
-
-
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 of names, types, shapes and bytes of a state dict."""
-    sha = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        sha.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()

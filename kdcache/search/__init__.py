@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kdcache.search.sweep import (
-        SweepCallbacks,
+    from kdcache.search.grid import (
         combinations,
         finished,
+    )
+    from kdcache.search.sweep import (
+        SweepCallbacks,
         train_all,
     )
 

@@ -2,11 +2,9 @@
 
 import contextlib
 import fcntl
-import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +12,6 @@ from kdcache.config import Role, TrainOptions
 from kdcache.engine import StudentRun, TrainingCallbacks, TrainingData
 from kdcache.errors import KdcacheError, OptionError
 from kdcache.runs import (
-    SUMMARY_FILE,
     EpochRecord,
     RunSummary,
     read_config,
@@ -23,6 +20,7 @@ from kdcache.runs import (
     resumed_options,
 )
 from kdcache.runtime import write_json
+from kdcache.search.grid import finished
 
 _FAILED, _STOPPED = "failed.json", "stopped.json"
 _PATIENCE = 0.25  # fraction of the epochs before a student may be stopped
@@ -33,30 +31,6 @@ class SweepCallbacks(TrainingCallbacks):
 
     def on_student(self, finished: int, total: int) -> None:
         """Before each student, and at the end: how many have been dealt with."""
-
-
-def combinations(
-    base: TrainOptions, settings: Mapping[str, Sequence[Any]], seeds: Sequence[int]
-) -> list[TrainOptions]:
-    """The options of every student: one for each combination of `settings` and each seed, seeds outermost.
-
-    Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so that after the first
-    third of the time every combination has been seen once.
-
-    Raises OptionError where a setting is of something that all of them share.
-    """
-    for name in settings:
-        if name not in TrainOptions.names(Role.RECIPE):
-            expected = "--set of options in which students of one cache can differ"
-            remedy = "run a sweep for each value, or use --seeds"
-            raise OptionError(expected, f"--set {name}", remedy)
-    students = []
-    for seed in seeds:
-        for values in itertools.product(*settings.values()):
-            chosen = dict(zip(settings, values, strict=True)) | {"seed": seed}
-            name = ",".join(f"{key}={value}".replace("/", "_") for key, value in chosen.items())
-            students.append(base.replace(**chosen, out=base.out / name))
-    return students
 
 
 def train_all(
@@ -97,11 +71,6 @@ def train_all(
     callbacks.on_student(len(students), len(students))
     summaries = (read_summary(options.out) for options in finished(students))
     return [summary for summary in summaries if summary is not None]
-
-
-def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:
-    """Those that have been trained and tested."""
-    return [options for options in students if (options.out / SUMMARY_FILE).exists()]
 
 
 def _train_one(

@@ -1,4 +1,4 @@
-"""The bench's machinery: ratios by hand from an injected clock, rows, JSON, faults. No test asserts a speed."""
+"""The bench: ratios by hand from an injected clock, rows, JSON, faults. No test asserts a speed."""
 
 import json
 import math
@@ -9,30 +9,17 @@ import pytest
 import torch
 from commands import refused, run
 
-from kdcache.bench import measurements as bench
-from kdcache.bench import reference_loops as baseline
-from kdcache.bench.profiling import kind_of, shares
-from kdcache.bench.setup import QUICK, BenchOptions, Setup
-from kdcache.bench.timing import (
-    RATIO,
-    Measurement,
-    Target,
-    failed,
-    in_child,
-    interleaved,
-    rates,
-    ratio_chart,
-    ratios,
-    remarks,
-    table_rows,
-)
-from kdcache.cli import main as command_line
-from kdcache.config import TrainOptions
-from kdcache.engine.teacher import prepare_teacher
+from kdcache.bench import QUICK, BenchOptions, measurements, ratio_chart, remarks, table_rows
+from kdcache.bench import reference_loops as loops
+from kdcache.bench.child import in_child
+from kdcache.bench.options import MEASUREMENTS
+from kdcache.bench.setup import Setup, noise_images
+from kdcache.bench.timing import RATIO, Measurement, Target, Timings, interleaved
+from kdcache.cli.main import main
+from kdcache.engine import prepare_teacher
 from kdcache.errors import KdcacheError
-from kdcache.models.build import build_model
-from kdcache.runtime.files import write_json
-from kdcache.runtime.host_memory import peak_memory
+from kdcache.models import build_model
+from kdcache.runtime import peak_memory, write_json
 
 CPU = torch.device("cpu")
 
@@ -56,20 +43,18 @@ class FakeClock:
         return work
 
 
-def test_arms_take_turns_and_the_first_round_is_not_timed() -> None:
+def test_arms_are_interleaved_and_the_first_round_is_not_timed() -> None:
     clock = FakeClock()
     arms = {"a": clock.arm("a", 50, 2, 3), "b": clock.arm("b", 70, 4, 12)}
     seconds = interleaved(arms, 2, clock=clock)
     assert seconds == {"a": (2, 3), "b": (4, 12)}
     assert "".join(clock.calls) == "baabba"
-    assert ratios(seconds, "a", "b") == (0.5, 0.25)
-    assert ratios(seconds, "b", "a", 0.5) == (1, 2)
-    assert rates(seconds, "a", 12) == (6, 4)
-
-
-def test_without_warm_up_every_call_is_timed() -> None:
-    clock = FakeClock()
-    assert interleaved({"a": clock.arm("a", 1, 2)}, 2, warm_up=False, clock=clock) == {"a": (1, 2)}
+    timings = Timings(seconds, "a note")
+    assert timings.ratio("a over b", "a", "b").values == (0.5, 0.25)
+    assert timings.ratio("b over a", "b", "a", factor=0.5).values == (1, 2)
+    rate = timings.rate("a", "images/s", "a", 12)
+    assert rate.values == (6, 4)
+    assert (rate.note, rate.seconds) == ("a note", seconds)
 
 
 def test_an_arm_may_time_itself() -> None:
@@ -113,7 +98,7 @@ MEASURED = (
     ),
     Measurement("time", RATIO, (0.3,), Target(0.1, 0.2), "of what"),
     Measurement("speed", "images/s", (1000.0, 3000.0)),
-    failed("broken", "s", RuntimeError("out of memory\nand a long story")),
+    Measurement("broken", "s", fault="out of memory"),
 )
 
 
@@ -128,15 +113,16 @@ def test_rows_show_median_spread_and_whether_the_target_holds() -> None:
     assert remarks(MEASURED) == ["share; time: of what", "broken: failed: out of memory"]
 
 
-def test_measurements_survive_json(tmp_path: Path) -> None:
+def test_json_has_every_raw_number(tmp_path: Path) -> None:
     write_json(tmp_path / "bench.json", [one.as_dict() for one in MEASURED])
     read = json.loads((tmp_path / "bench.json").read_text())
-    assert tuple(map(Measurement.from_dict, read)) == MEASURED
     assert [entry["median"] for entry in read] == [0.98, 0.3, 2000, None]
-
-
-def test_an_error_without_a_message_has_its_name() -> None:
-    assert failed("x", "s", MemoryError()).fault == "MemoryError"
+    assert [entry["target"] for entry in read] == ["≥ 0.97", "0.1 to 0.2", None, None]
+    for entry, one in zip(read, MEASURED, strict=True):
+        assert (entry["name"], entry["unit"], entry["note"]) == (one.name, one.unit, one.note)
+        assert (tuple(entry["values"]), entry["fault"]) == (one.values, one.fault)
+        seconds = {arm: tuple(values) for arm, values in entry["seconds"].items()}
+        assert seconds == one.seconds
 
 
 def test_the_chart_is_a_png_or_an_input_error(tmp_path: Path) -> None:
@@ -149,20 +135,9 @@ def test_the_chart_is_a_png_or_an_input_error(tmp_path: Path) -> None:
         ratio_chart(MEASURED, tmp_path)
 
 
-def test_agreement_by_hand() -> None:
-    exact = torch.tensor([[0.0, math.log(3)], [1.0, 0.0]])
-    teacher = baseline.cheap_teacher(2, CPU)
-    object.__setattr__(teacher.model.module, "forward", lambda inputs: inputs)
-    other = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    same, divergence = baseline.agreement(teacher, [other], [exact])
-    # the first row's softmax is (1/4, 3/4), its argmax 1; the other says (1/2, 1/2), argmax 0
-    assert same == (0.5,)
-    assert divergence == pytest.approx(((0.25 * math.log(0.5) + 0.75 * math.log(1.5)) / 2,))
-
-
 def test_the_bare_student_learns_and_the_bare_teacher_does_not() -> None:
     student = build_model(
-        "kdcache.small_resnets:half_resnet8", None, seed=0, classes=10, image_size=32
+        "kdcache.models.small_resnets:half_resnet8", None, seed=0, classes=10, image_size=32
     )
     teacher = prepare_teacher(
         build_model("tiny_models:tiny_teacher", None, seed=0, image_size=32), CPU, "fp32"
@@ -170,9 +145,8 @@ def test_the_bare_student_learns_and_the_bare_teacher_does_not() -> None:
     before = [
         [value.clone() for value in model.module.parameters()] for model in (student, teacher.model)
     ]
-    options = TrainOptions(alpha=0, precision="fp32", optimizer="adamw")
-    baseline.bare_student(student, options, CPU, 4, classes=10)()
-    baseline.bare_teacher(teacher, 4)()
+    loops.bare_student(student, "fp32", CPU, 4, 2, "none")()
+    loops.bare_teacher(teacher, [4, 3])()
     changed = [
         any((old != new).any() for old, new in zip(olds, model.module.parameters(), strict=True))
         for olds, model in zip(before, (student, teacher.model), strict=True)
@@ -180,34 +154,30 @@ def test_the_bare_student_learns_and_the_bare_teacher_does_not() -> None:
     assert changed == [True, False]
 
 
-def test_the_usual_script_shows_every_image_as_pil_resizes_it() -> None:
-    images = baseline.shape_images(12).splits["train"]
-    shown = baseline._PilImages(images, 48)
-    image, label = shown[3]
-    assert image.shape == (3, 48, 48) and label == images.labels[3]
-    teacher, student = (
-        build_model("tiny_models:tiny_cnn", None, seed=seed).module for seed in (0, 1)
-    )
+def test_the_reference_loop_shows_every_image_as_pil_resizes_it() -> None:
+    split = noise_images(12).splits["train"]
+    image, label = loops.PilImages(split, 48)[3]
+    assert image.shape == (3, 48, 48) and label == split.labels[3]
+    teacher, student = (build_model("tiny_models:tiny_cnn", None, seed=seed) for seed in (0, 1))
     before = [
-        {key: value.clone() for key, value in one.state_dict().items()}
+        {key: value.clone() for key, value in one.module.state_dict().items()}
         for one in (teacher, student)
     ]
-    baseline.ReferenceLoop(teacher, student, images, 32, batch=5, device=CPU, workers=0).epoch()
+    loops.reference_loop(teacher, student, loops.PilImages(split, 32), CPU, 5, 0)()
     same = [
-        all(torch.equal(old[key], value) for key, value in one.state_dict().items())
+        all(torch.equal(old[key], value) for key, value in one.module.state_dict().items())
         for old, one in zip(before, (teacher, student), strict=True)
     ]
     assert same == [True, False]
-    assert student.state_dict()["1.num_batches_tracked"] == 3
+    assert student.module.state_dict()["1.num_batches_tracked"] == 3
 
 
 def test_made_up_images_are_the_same_each_time() -> None:
-    for make in (baseline.shape_images, baseline.noise_images):
-        first, second = make(60), make(60)
-        assert [part.digest() for part in first.splits.values()] == [
-            part.digest() for part in second.splits.values()
-        ]
-        assert all(set(part.labels.tolist()) == set(range(10)) for part in first.splits.values())
+    first, second = noise_images(60), noise_images(60)
+    assert [split.digest() for split in first.splits.values()] == [
+        split.digest() for split in second.splits.values()
+    ]
+    assert all(set(split.labels.tolist()) == set(range(10)) for split in first.splits.values())
 
 
 def test_a_child_that_fails_says_why() -> None:
@@ -222,14 +192,21 @@ def test_peak_memory_grows_with_what_is_held() -> None:
     assert held.sum() == 64 << 18
 
 
+def test_a_child_imports_the_same_package_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kdcache").mkdir()
+    (tmp_path / "kdcache" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    found = in_child("fill_cheap_cache", tmp_path / "cheap.h5", 50, "cpu")
+    assert found["seconds"] > 0 and found["peak"] > 0
+    assert (tmp_path / "cheap.h5").is_file()
+
+
 def test_defaults_depend_on_the_device(tmp_path: Path) -> None:
-    setup = Setup(BenchOptions(device="cpu"), tmp_path)
-    assert (setup.options.images, setup.options.matrix_size, setup.student_batch) == (
-        128,
-        2048,
-        128,
-    )
-    assert setup.near_bare == Target(low=0.97)
+    options = BenchOptions(device="cpu", teacher="tiny_models:tiny_teacher", image_size=32)
+    setup = Setup(options, tmp_path)
+    assert (setup.options.images, setup.student_batch) == (128, 128)
     assert setup.environment().keys() >= {"device", "threads", "torch"}
 
 
@@ -237,33 +214,27 @@ def test_a_failing_measurement_leaves_its_reason_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(setup: Setup) -> list[Measurement]:
-        raise torch.OutOfMemoryError("no room for this")
+        raise torch.OutOfMemoryError("no room for this\nand a long story")
 
-    monkeypatch.setattr(
-        bench, "MEASUREMENTS", {"broken": broken, "sound": lambda setup: [MEASURED[0]]}
-    )
-    assert (
-        run(
-            command_line.main,
-            "bench",
-            "--quick",
-            "--device",
-            "cpu",
-            "--json",
-            tmp_path / "bench.json",
-        )
-        == 1
-    )
+    def silent(setup: Setup) -> list[Measurement]:
+        raise MemoryError
+
+    monkeypatch.setattr(measurements, "phase_one", broken)
+    monkeypatch.setattr(measurements, "training", silent)
+    monkeypatch.setattr(measurements, "rows", lambda setup: [MEASURED[0]])
+    file = tmp_path / "bench.json"
+    only = ["--only", "phase-one,training,rows"]
+    assert run(main, "bench", "--quick", "--device", "cpu", *only, "--json", file) == 1
     out = capsys.readouterr().out
-    assert "broken: failed: no room for this" in out and "0.9..1" in out
-    kept = json.loads((tmp_path / "bench.json").read_text())["measurements"]
-    assert [Measurement.from_dict(entry).fault for entry in kept] == ["no room for this", None]
+    assert "phase-one: failed: no room for this" in out and "0.9..1" in out
+    kept = json.loads(file.read_text())["measurements"]
+    assert [entry["fault"] for entry in kept] == ["no room for this", "MemoryError", None]
 
 
 def test_what_is_given_wins_over_quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bench, "MEASUREMENTS", {"sound": lambda setup: [MEASURED[0]]})
-    file = tmp_path / "bench.json"
-    run(command_line.main, "bench", "--quick", "--images", 70, "--device", "cpu", "--json", file)
+    monkeypatch.setattr(measurements, "rows", lambda setup: [MEASURED[0]])
+    file, given = tmp_path / "bench.json", ["--images", 70, "--device", "cpu", "--only", "rows"]
+    run(main, "bench", "--quick", *given, "--json", file)
     options = json.loads(file.read_text())["options"]
     assert (options["images"], options["batch_size"]) == (70, QUICK["batch_size"])
 
@@ -271,7 +242,7 @@ def test_what_is_given_wins_over_quick(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--only", "matrices,nonsense"], "found nonsense; correct the names"),
+        (["--only", "phase-one,nonsense"], "found nonsense; correct the names"),
         (["--only", ""], "found nothing"),
         (["--images", 3], "--images to be at least 50"),
         (["--rounds", 0], "--rounds to be at least 1"),
@@ -284,60 +255,29 @@ def test_what_is_given_wins_over_quick(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_bad_arguments_are_one_line(
     arguments: list[object], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert expected in refused(command_line.main, capsys, "bench", *arguments)
+    assert expected in refused(main, capsys, "bench", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("operation", "kind"),
-    [
-        ("aten::mkldnn_convolution", "convolutions"),
-        ("aten::addmm", "matrix products"),
-        ("aten::bmm", "matrix products"),
-        ("aten::native_batch_norm", "normalisation"),
-        ("aten::_softmax", "attention"),
-        ("aten::_native_multi_head_attention", "attention"),
-        ("aten::_fused_sgd_", "optimizer"),
-        ("aten::copy_", "copies"),
-        ("aten::gelu", "elementwise"),
-        ("aten::addcmul", "elementwise"),
-        ("aten::randperm", "everything else"),
-        ("cudaLaunchKernel", "everything else"),
-    ],
-)
-def test_operations_are_told_apart_by_their_names(operation: str, kind: str) -> None:
-    assert kind_of(operation) == kind
-
-
-def test_shares_sum_to_one_and_see_what_was_done() -> None:
-    left = torch.randn(400, 400)
-    found = shares(lambda: [left @ left for _ in range(20)], CPU)
-    assert (
-        sum(found.values()) == pytest.approx(1)
-        and max(found, key=found.__getitem__) == "matrix products"
-    )
+def test_every_measurement_has_its_function() -> None:
+    assert all(callable(getattr(measurements, n.replace("-", "_"))) for n in MEASUREMENTS)
 
 
 def test_quick_gives_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = tmp_path / "bench.json", tmp_path / "bench.png"
-    assert run(
-        command_line.main, "bench", "--quick", "--device", "cpu", "--rounds", 1, "--workers", 0,
-        "--json", file, "--picture", picture,
-    ) == 0, capsys.readouterr().out  # fmt: skip
-    results = json.loads(file.read_text())
-    found = [Measurement.from_dict(entry) for entry in results["measurements"]]
-    profiled = [one for one in found if ", time in " in one.name]
-    assert len(found) - len(profiled) == 25 and len({one.name for one in found}) == len(found)
-    for phase in ("phase one", "training"):
-        assert sum(one.median for one in profiled if one.name.startswith(phase)) == pytest.approx(
-            1, abs=0.03
-        )
-    assert all(len(one.values) >= 1 and all(map(math.isfinite, one.values)) for one in found)
-    assert all(
-        value > 0
-        for one in found
-        for value in one.values
-        if one.unit in (RATIO, "s", "images/s", "GFLOP/s")
+    few = ["--rounds", 1, "--workers", 0]
+    outcome = run(
+        main, "bench", "--quick", "--device", "cpu", *few, "--json", file, "--picture", picture
     )
     out = capsys.readouterr().out
-    assert all(one.name in out for one in found) and results["environment"]["torch"] in out
+    assert outcome == 0, out
+    results = json.loads(file.read_text())
+    found = results["measurements"]
+    names = [entry["name"] for entry in found]
+    assert len(found) == len(set(names)) == 14
+    assert all(len(entry["values"]) >= 1 for entry in found)
+    assert all(math.isfinite(value) for entry in found for value in entry["values"])
+    assert all(
+        value > 0 for entry in found for value in entry["values"] if entry["unit"] != "bytes"
+    )
+    assert all(name in out for name in names) and results["environment"]["torch"] in out
     assert picture.read_bytes().startswith(b"\x89PNG")

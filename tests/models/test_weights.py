@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from kdcache.models.build import build_model
 from kdcache.models.preprocessing import IMAGENET_MEAN, Preprocessing
+from kdcache.models.state_dicts import read_state_dict, state_digest
 from kdcache.models.student_card import StudentCard
-from kdcache.models.weights import load_weights, read_state_dict, state_digest
+from kdcache.models.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kdcache.config import TrainOptions
 from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import KdcacheError
 from kdcache.runs import EpochRecord, RunSummary
-from kdcache.search import sweep
+from kdcache.search import combinations, sweep
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 
@@ -57,9 +57,7 @@ def train_all(
 
 
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
-    students = sweep.combinations(
-        base, {"temperature": (1.0, 4.0), "alpha": (0.0, 0.5, 0.9)}, (0, 1)
-    )
+    students = combinations(base, {"temperature": (1.0, 4.0), "alpha": (0.0, 0.5, 0.9)}, (0, 1))
     found = [(student.seed, student.temperature, student.alpha) for student in students]
     assert found == [(s, t, a) for s in (0, 1) for t in (1.0, 4.0) for a in (0.0, 0.5, 0.9)]
     assert students[1].out == base.out / "temperature=1.0,alpha=0.5,seed=0"
@@ -67,7 +65,7 @@ def test_every_combination_has_every_seed(base: TrainOptions) -> None:
 
 
 def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
-    assert [student.out.name for student in sweep.combinations(base, {}, (3, 4))] == [
+    assert [student.out.name for student in combinations(base, {}, (3, 4))] == [
         "seed=3",
         "seed=4",
     ]
@@ -76,7 +74,7 @@ def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
 def test_a_sweep_trains_what_single_runs_would(
     base: TrainOptions, training_data: TrainingData, tmp_path: Path
 ) -> None:
-    summaries, _ = train_all(sweep.combinations(base, {"alpha": (0.0, 0.9)}, (0,)), training_data)
+    summaries, _ = train_all(combinations(base, {"alpha": (0.0, 0.9)}, (0,)), training_data)
     assert [entry.alpha for entry in summaries] == [0.0, 0.9]
     train_student(base.replace(out=tmp_path / "single"))
     swept = torch.load(base.out / "alpha=0.9,seed=0" / "student.pt", weights_only=True)
@@ -87,7 +85,7 @@ def test_a_sweep_trains_what_single_runs_would(
 def test_the_second_call_trains_nothing(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = sweep.combinations(base, {}, (0, 1))
+    students = combinations(base, {}, (0, 1))
     first, _ = train_all(students, training_data)
     monkeypatch.setattr(
         StudentRun, "train", lambda self: pytest.fail("a finished student was trained again")
@@ -98,7 +96,7 @@ def test_the_second_call_trains_nothing(
 def test_an_interrupted_student_goes_on(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = sweep.combinations(base, {}, (0,))
+    students = combinations(base, {}, (0,))
     keep = StudentRun._keep
 
     def interrupted(self: StudentRun, record: EpochRecord) -> None:
@@ -122,7 +120,7 @@ def test_an_interrupted_student_goes_on(
 def test_one_that_fails_is_recorded_and_the_rest_go_on(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    students = sweep.combinations(base, {"lr": (1e30, 0.1)}, (0,))
+    students = combinations(base, {"lr": (1e30, 0.1)}, (0,))
     summaries, said = train_all(students, training_data)
     assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
     failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
@@ -134,7 +132,7 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
 def test_one_that_another_process_trains_is_left_to_it(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    students = sweep.combinations(base, {}, (0, 1))
+    students = combinations(base, {}, (0, 1))
     students[0].out.mkdir(parents=True)
     with open(students[0].out / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -145,31 +143,30 @@ def test_one_that_another_process_trains_is_left_to_it(
 def test_where_the_images_lie_is_no_other_sweep(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    summaries, _ = train_all(sweep.combinations(base, {}, (0,)), training_data)
+    summaries, _ = train_all(combinations(base, {}, (0,)), training_data)
     assert (
-        train_all(sweep.combinations(base.replace(stream=True), {}, (0,)), training_data)[0]
-        == summaries
+        train_all(combinations(base.replace(stream=True), {}, (0,)), training_data)[0] == summaries
     )
     with pytest.raises(KdcacheError, match="found --set stream"):
-        sweep.combinations(base, {"stream": (False, True)}, (0,))
+        combinations(base, {"stream": (False, True)}, (0,))
 
 
 def test_a_folder_of_another_sweep_is_refused(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    train_all(sweep.combinations(base, {}, (0,)), training_data)
+    train_all(combinations(base, {}, (0,)), training_data)
     with pytest.raises(
         KdcacheError,
         match=r"expected a sweep folder of the same options; found .* with epochs 2, not 3",
     ):
-        train_all(sweep.combinations(base.replace(epochs=3), {}, (0,)), training_data)
+        train_all(combinations(base.replace(epochs=3), {}, (0,)), training_data)
 
 
 def test_hopeless_students_are_stopped_by_the_median_rule(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
     """By hand: two others reached 0.5 and 0.7 by epoch 1, so 0.6 is the median; 0.55 is below it, 0.65 is not."""
-    students = sweep.combinations(base.replace(epochs=4), {}, (0, 1, 2))
+    students = combinations(base.replace(epochs=4), {}, (0, 1, 2))
     for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
         options.out.mkdir(parents=True)
         lines = [
@@ -187,7 +184,7 @@ def test_hopeless_students_are_stopped_by_the_median_rule(
 def test_a_stopped_student_is_neither_tested_nor_tried_again(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = sweep.combinations(base, {}, (0,))
+    students = combinations(base, {}, (0,))
     monkeypatch.setattr(sweep, "_below_median", lambda students, history: True)
     said = Said()
     assert sweep.train_all(students, training_data, said, stop_early=True) == []

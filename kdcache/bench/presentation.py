@@ -1,0 +1,62 @@
+"""The bench's table and picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from kdcache.bench.timing import RATIO, Measurement, in_words
+from kdcache.errors import DataError
+from kdcache.report import BLUE, DPI, GREY, INK, ORANGE
+
+
+def table_rows(measurements: Sequence[Measurement]) -> list[dict[str, str | None]]:
+    """The rows for `format_table`."""
+    rows = []
+    for one in measurements:
+        row = {"what": one.name, "median": "failed", "min..max": None, "unit": one.unit or None}
+        row |= {"target": one.target and str(one.target), "holds": None}
+        if one.values:
+            row["median"] = in_words(one.median)
+            row["min..max"] = f"{in_words(min(one.values))}..{in_words(max(one.values))}"
+            row["holds"] = one.target and ("yes" if one.target.holds(one.median) else "no")
+        rows.append(row)
+    return rows
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """A line for each that failed or has a note; measurements with the same one share it."""
+    lines: dict[str, list[str]] = {}
+    for one in measurements:
+        text = f"failed: {one.fault}" if one.fault is not None else one.note
+        if text:
+            lines.setdefault(text, []).append(one.name)
+    return [f"{'; '.join(names)}: {text}" for text, names in lines.items()]
+
+
+def ratio_chart(measurements: Sequence[Measurement], path: Path) -> None:
+    """Draw the ratios that have a target: a bar for the median, a thin line from min to max.
+
+    Raises DataError where `path` cannot be written.
+    """
+    ratios = [one for one in measurements if one.unit == RATIO and one.values]
+    shown = [(one, one.target) for one in ratios if one.target is not None]
+    figure = Figure(figsize=(8.5, 1.2 + 0.5 * max(1, len(shown))), layout="constrained")
+    axes = figure.subplots()
+    right = 1.4 * max([1.0, *(max(one.values) for one, _ in shown)])
+    for row, (one, target) in enumerate(shown):
+        color, verdict = (BLUE, "holds") if target.holds(one.median) else (GREY, "missed")
+        band = min(target.high, right) - target.low
+        axes.barh(row, band, left=target.low, height=0.76, color=ORANGE, alpha=0.25)
+        axes.barh(row, one.median, height=0.4, color=color)
+        axes.plot([min(one.values), max(one.values)], [row, row], color=INK, linewidth=1.2)
+        words = f"  {in_words(one.median)} ({target}: {verdict})"
+        axes.text(max(one.values), row, words, va="center", color=INK)
+    axes.set(xlim=(0, right), xlabel="ratio; orange: where the target allows the median to be")
+    axes.set_yticks(range(len(shown)), [one.name for one, _ in shown])
+    axes.invert_yaxis()
+    try:
+        figure.savefig(path, format="png", dpi=DPI)
+    except OSError as error:
+        expected = f"room and the right to write {path}"
+        raise DataError(expected, f"{error.strerror}", "give another --picture") from error

@@ -1,0 +1,38 @@
+"""Which students a sweep has, and which of them are finished; nothing here imports torch."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdcache.config import Role, TrainOptions
+from kdcache.errors import OptionError
+from kdcache.runs import SUMMARY_FILE
+
+
+def combinations(
+    base: TrainOptions, settings: Mapping[str, Sequence[Any]], seeds: Sequence[int]
+) -> list[TrainOptions]:
+    """The options of every student: one for each combination of `settings` and each seed, seeds outermost.
+
+    Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so that after the first
+    third of the time every combination has been seen once.
+
+    Raises OptionError where a setting is of something that all of them share.
+    """
+    for name in settings:
+        if name not in TrainOptions.names(Role.RECIPE):
+            expected = "--set of options in which students of one cache can differ"
+            remedy = "run a sweep for each value, or use --seeds"
+            raise OptionError(expected, f"--set {name}", remedy)
+    students = []
+    for seed in seeds:
+        for values in itertools.product(*settings.values()):
+            chosen = dict(zip(settings, values, strict=True)) | {"seed": seed}
+            name = ",".join(f"{key}={value}".replace("/", "_") for key, value in chosen.items())
+            students.append(base.replace(**chosen, out=base.out / name))
+    return students
+
+
+def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:
+    """Those that have been trained and tested."""
+    return [options for options in students if (options.out / SUMMARY_FILE).exists()]
