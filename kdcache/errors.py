@@ -23,7 +23,10 @@ class OptionError(KdcacheError):
 
 
 class DataError(KdcacheError):
-    """Images, weights or a run's files that are missing, damaged or do not fit; or no room to write."""
+    """Images, weights or a run's files that are missing, damaged or do not fit.
+
+    Or no room to write.
+    """
 
 
 class CacheDamagedError(KdcacheError):

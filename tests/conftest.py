@@ -1,4 +1,6 @@
-"""Shared by all tests: no example database, no threads that fight over cores, data computed from the row's index."""
+"""Shared by all tests: no example database, no threads that fight over cores, data computed from
+the row's index.
+"""
 
 from collections.abc import Callable
 

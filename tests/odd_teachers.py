@@ -44,7 +44,9 @@ def slow_teacher() -> nn.Module:
 
 
 def mortal_teacher() -> nn.Module:
-    """Under torchrun the second process is killed at its first block, the second call after the one that counts classes."""
+    """Under torchrun the second process is killed at its first block, the second call after the
+    one that counts classes.
+    """
     calls = []
 
     def die(logits: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""A loss, a dataset, a view policy and a projection of the user's own, named by `package.module:name`."""
+"""A loss, a dataset, a view policy and a projection of the user's own, named by
+`package.module:name`.
+"""
 
 import json
 import os
@@ -120,7 +122,7 @@ class TestRegistry:
             registry.register("b", max)
 
     def test_what_is_no_name_says_which_there_are(self) -> None:
-        with pytest.raises(OptionError, match="--it to be one of a, or package.module:name"):
+        with pytest.raises(OptionError, match=r"--it to be one of a, or package\.module:name"):
             config.Registry("--it", {"a": "kdcache:__version__"}).load("c")
 
     @pytest.mark.parametrize("name", ["a.b:c", "a:b"])

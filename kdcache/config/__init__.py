@@ -1,4 +1,5 @@
-"""What can be chosen: the options of both phases, and the registries of losses, datasets, views and projections.
+"""What can be chosen: the options of both phases, and the registries of losses, datasets, views
+and projections.
 
 Nothing here imports torch, so that help and a wrong option answer at once.
 """
@@ -54,6 +55,6 @@ __all__ = [
     "import_object",
     "is_import_path",
     "option",
-    "spec_of",
     "rgb",
+    "spec_of",
 ]

@@ -1,4 +1,7 @@
-"""Everything that is chosen by name: each loss, dataset, view policy and projection is declared here, once."""
+"""Everything that is chosen by name.
+
+Each loss, dataset, view policy and projection is declared here, once.
+"""
 
 from typing import Any
 

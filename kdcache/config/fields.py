@@ -13,14 +13,22 @@ from kdcache.config.registry import Registry
 
 
 class Role(enum.Enum):
-    """What an option is for. Sweeps, resuming and comparisons ask for it instead of keeping lists of names."""
+    """What an option is for. Sweeps, resuming and comparisons ask for it instead of keeping lists
+    of names.
+    """
 
     DATA = "data"
     """Which images and labels. All students of a sweep share them."""
     RECIPE = "recipe"
-    """What is computed from them. Runs that differ in it are different experiments; a sweep may vary it."""
+    """What is computed from them. Runs that differ in it are different experiments.
+
+    A sweep may vary it.
+    """
     SEED = "seed"
-    """The seed of the random choices. Runs that differ in it alone are repetitions of one experiment."""
+    """The seed of the random choices.
+
+    Runs that differ in it alone are repetitions of one experiment.
+    """
     PATHS = "input and output"
     """Where files lie."""
     RUNTIME = "runtime"
@@ -58,7 +66,8 @@ SEEDS = Range(0, 2**32 - 1)
 class Spec:
     """What is known of an option beside its name, type and default.
 
-    `choices` are the words that it accepts beside what `registry` accepts; with neither, any text of its type goes.
+    `choices` are the words that it accepts beside what `registry` accepts; with neither, any text
+    of its type goes.
     """
 
     help: str

@@ -48,7 +48,8 @@ class Options:
     )
     precision: str = option(
         "auto",
-        "arithmetic of the model; auto: half on a GPU, bf16 on a CPU that has it for models of 1 GFLOP or more, else fp32",
+        "arithmetic of the model; auto: half on a GPU, bf16 on a CPU that has it for models of 1"
+        " GFLOP or more, else fp32",
         Role.RECIPE,
         choices=PRECISIONS,
     )
@@ -60,7 +61,7 @@ class Options:
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", Role.RUNTIME)
     seed: int = option(
-        0, "seed of every random choice but the 80/20 division", Role.SEED, within=SEEDS
+        0, "seed of every random choice but the 80/20 split", Role.SEED, within=SEEDS
     )
 
     def __post_init__(self) -> None:
@@ -97,7 +98,9 @@ class Options:
         }
 
     def command_line(self) -> str:
-        """The command for a shell that has these options, with those that differ from their defaults."""
+        """The command for a shell that has these options, with those that differ from their
+        defaults.
+        """
         words = ["python", self.script]
         for item in fields(self):
             value = getattr(self, item.name)
@@ -116,29 +119,29 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions(Options):
-    """Which images, and how they are divided."""
+    """Which images, and how they are split."""
 
     dataset: str | None = option(
         None, "which images (default: cifar10)", Role.DATA, registry=DATASETS
     )
     limit: int | None = option(
         None,
-        "take this many images of the training and of the test split, spread evenly over the classes",
+        "take this many training and this many test images, spread evenly over the classes",
         Role.DATA,
         within=AT_LEAST_1,
     )
     store_size: int = option(
         256,
-        "folder with mixed sizes: shorter side in pixels after resizing, and side of the centre crop",
+        "image folders of mixed sizes: side in pixels of the centre crop, to which each is resized",
         Role.DATA,
         within=AT_LEAST_1,
     )
     split_seed: int = option(
-        0, "seed of the division into 80 % training and 20 % validation", Role.DATA, within=SEEDS
+        0, "seed of the split into 80 % training and 20 % validation", Role.DATA, within=SEEDS
     )
     stream: bool = option(
         False,
-        "read images ahead of each step instead of keeping them on the device; a folder's are kept decoded in a file in"
-        " --data (default: where they do not fit)",
+        "read images ahead of each step instead of keeping them on the device; those of a folder"
+        " are kept decoded in a file in --data (default: where they do not fit)",
         Role.RUNTIME,
     )

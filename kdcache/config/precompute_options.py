@@ -28,7 +28,8 @@ class PrecomputeOptions(DatasetOptions):
     )
     teacher_weights: str | None = option(
         None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)",
+        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1, or none for"
+        " a callable)",
         Role.PATHS,
     )
     augment: str = option(
@@ -45,7 +46,8 @@ class PrecomputeOptions(DatasetOptions):
     )
     batch_size: int | None = option(
         None,
-        "views in one forward pass; halved where memory is short (default: what suits the teacher and the device)",
+        "views in one forward pass; halved where memory is short (default: what suits the teacher"
+        " and the device)",
         Role.RECIPE,
         within=AT_LEAST_1,
     )

@@ -1,8 +1,8 @@
 """A registry: the choices of one kind, by name, and how a user's own choice joins them.
 
-Every choice is known by where it is defined, `package.module:attribute`, and imported when it is first used. So an option
-can list its choices without importing torch, and a choice of the user's own is named in the same way, without changing the
-package: `--loss my_losses:l1`.
+Every choice is known by where it is defined, `package.module:attribute`, and imported when it is
+first used. So an option can list its choices without importing torch, and a choice of the user's
+own is named in the same way, without changing the package: `--loss my_losses:l1`.
 """
 
 import importlib
@@ -42,11 +42,17 @@ class Registry(Generic[Choice]):
         return choice
 
     def accepts(self, name: str) -> bool:
-        """Whether `name` is a short name or has the form `package.module:attribute`. Imports nothing."""
+        """Whether `name` is a short name or has the form `package.module:attribute`.
+
+        Imports nothing.
+        """
         return name in self._entries or is_import_path(name)
 
     def load(self, name: str) -> Choice:
-        """The choice called `name`. Raises OptionError where there is none, or it cannot be imported."""
+        """The choice called `name`.
+
+        Raises OptionError where there is none, or it cannot be imported.
+        """
         entry = self._entries.get(name, name)
         if not isinstance(entry, str):
             return entry

@@ -1,4 +1,7 @@
-"""The options of phase two, as the user gives them; what is None follows from the cache or the device."""
+"""The options of phase two, as the user gives them.
+
+What is None follows from the cache or the device.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +44,8 @@ class TrainOptions(DatasetOptions):
     )
     student_weights: str | None = option(
         None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1; none for a callable)",
+        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1, or none for"
+        " a callable)",
         Role.RECIPE,
     )
     small_stem: bool = option(
@@ -67,12 +71,12 @@ class TrainOptions(DatasetOptions):
         Role.RECIPE,
         within=Range(0, 1),
     )
-    epochs: int = option(20, "passes over the training part", Role.RECIPE, within=AT_LEAST_1)
+    epochs: int = option(20, "passes over the training split", Role.RECIPE, within=AT_LEAST_1)
     batch_size: int = option(128, "images in one step", Role.RECIPE, within=AT_LEAST_1)
     lr: float | None = option(
         None,
-        "peak learning rate (default, for each 128 images of a batch: sgd 0.1 from scratch, 0.02 from weights;"
-        " adamw 0.001, 0.0001)",
+        "peak learning rate (default, for each 128 images of a batch: sgd 0.1 from scratch, 0.02"
+        " from weights; adamw 0.001 and 0.0001)",
         Role.RECIPE,
         within=POSITIVE,
     )
@@ -85,21 +89,22 @@ class TrainOptions(DatasetOptions):
     )
     warmup: float = option(
         0.05,
-        "share of the steps in which the learning rate rises; then a cosine to 0",
+        "fraction of the steps in which the learning rate rises; then a cosine to 0",
         Role.RECIPE,
         within=Range(0, 1),
     )
     label_smoothing: float = option(0.0, "of the label term", Role.RECIPE, within=Range(0, 1))
     augment: str | None = option(
         None,
-        "the student's views: the cached ones, or its own (default: cached where there are several, else crop-flip)",
+        "the student's views: the cached ones, or its own (default: cached where there are several,"
+        " else crop-flip)",
         Role.RECIPE,
         choices=("cached",),
         registry=VIEW_POLICIES,
     )
     train_images: int | None = option(
         None,
-        "train on this many images of the training part, spread evenly over the classes",
+        "train on this many images of the training split, spread evenly over the classes",
         Role.RECIPE,
         within=AT_LEAST_1,
     )
@@ -108,7 +113,8 @@ class TrainOptions(DatasetOptions):
     )
     mix: str = option(
         "none",
-        "mix the images of a batch in pairs; exact for labels and a live teacher, approximate from a cache",
+        "mix the images of a batch in pairs; exact for labels and a live teacher, approximate from"
+        " a cache",
         Role.RECIPE,
         choices=MIXES,
     )

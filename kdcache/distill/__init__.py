@@ -26,7 +26,10 @@ if TYPE_CHECKING:
         agreement,
         confusion,
         entropy,
+        joint_outcomes,
         kl_divergence,
+        notable_images,
+        reliability,
     )
     from kdcache.distill.probe_file import (
         load_or_fit_probe,

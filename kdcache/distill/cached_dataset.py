@@ -14,15 +14,17 @@ from kdcache.distill.teacher_targets import make_targets
 class CachedViews(Dataset[dict[str, Tensor | int]]):
     """Every view of every image of one split, with its soft targets.
 
-    Item `image_index * views + view_index` is a dict of `image` float32 `(3, S, S)`, cropped, mirrored, resized and
-    normalised as the teacher saw it; `soft_targets` float32 `(K,)`; and the ints `label`, `image_index`, `view_index`.
-    Everything is plain memory: it can be read by any number of DataLoader workers.
+    Item `image_index * views + view_index` is a dict of `image` float32 `(3, S, S)`, cropped,
+    mirrored, resized and normalised as the teacher saw it; `soft_targets` float32 `(K,)`; and the
+    ints `label`, `image_index`, `view_index`. Everything is plain memory: it can be read by any
+    number of DataLoader workers.
 
     Args:
         cache: from `open_cache`.
         images: from `load_images_of`, the images that the cache was made from.
         split: train, validation or test.
-        projection: probe or none; or head, for soft targets of the training part in the teacher's own classes.
+        projection: probe or none; or head, for soft targets of the training part in the teacher's
+            own classes.
         image_size, mean, std: of the student's input; by default the teacher's.
 
     Raises KdcacheError where images and cache do not belong together.

@@ -1,8 +1,8 @@
 """The losses of phase two. One formula, one home, one scale: every loss is the mean over the batch.
 
-All take student_logits float `(B, K)`, teacher_logits float `(B, K)` in the same classes, labels int64 `(B,)` and the
-temperature T, and return a scalar. `config/choices.py`
-registers them; one of your own needs no place there: `--loss my_module:my_loss`.
+All take student_logits float `(B, K)`, teacher_logits float `(B, K)` in the same classes, labels
+int64 `(B,)` and the temperature T, and return a scalar. `config/choices.py` registers them; one of
+your own needs no place there: `--loss my_module:my_loss`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from torch import Tensor
 from kdcache.distill.metrics import kl_divergence
 
 _TINY = 1e-7  # keeps a constant row's standard deviation from dividing by 0
-_DKD_NON_TARGET = 8.0  # beta of decoupled distillation; the paper's usual choice, with weight 1 for the target's term
+# beta of decoupled distillation: the paper's usual choice, with weight 1 for the target's term
+_DKD_NON_TARGET = 8.0
 
 
 DistillationLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -25,7 +26,10 @@ Loss = TypeVar("Loss", bound=DistillationLoss)
 
 
 def needs_label_classes(loss: Loss) -> Loss:
-    """Mark a loss that uses the labels as columns: its logits must be in the labels' own classes."""
+    """Mark a loss that uses the labels as columns.
+
+    Its logits must be in the labels' own classes.
+    """
     loss.needs_label_classes = True  # type: ignore[attr-defined]
     return loss
 
@@ -33,8 +37,8 @@ def needs_label_classes(loss: Loss) -> Loss:
 def distillation_loss(student_logits: Tensor, soft_targets: Tensor, temperature: float) -> Tensor:
     """T² * KL(soft_targets || softmax(student_logits / T)), the mean over the batch.
 
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2: the factor T²
-    keeps the gradient's size independent of the temperature.
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2: the
+    factor T² keeps the gradient's size independent of the temperature.
 
     Args:
         student_logits: float `(B, C)`.
@@ -66,10 +70,12 @@ def kl(
 def standardized_kl(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """`kl` of logits that were standardised row by row: z -> (z - mean(z)) / std(z), for student and teacher.
+    """`kl` of logits that were standardised row by row: z -> (z - mean(z)) / std(z), for student
+    and teacher.
 
-    Sun, Ren, Li, Wang and Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024, algorithm 1 (std over the
-    K classes divides by K, as there): the student has to match the relations of the teacher's logits, not their range.
+    Sun, Ren, Li, Wang and Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024,
+    algorithm 1 (std over the K classes divides by K, as there): the student has to match the
+    relations of the teacher's logits, not their range.
     """
     return kl(
         _standardized(student_logits), _standardized(teacher_logits.float()), labels, temperature
@@ -82,9 +88,10 @@ def dkd(
 ) -> Tensor:
     """T² * (KL(b^T || b^S) + 8 * KL(p̂^T || p̂^S)), the mean over the batch.
 
-    Zhao, Cui, Song, Qiu and Liang, "Decoupled Knowledge Distillation", CVPR 2022, equation 7: b are the two
-    probabilities (label's class, all others) at temperature T, p̂ those of the other classes among themselves, so that
-    what the teacher says of wrong classes counts also where it is sure of the right one. 8 is the paper's usual beta.
+    Zhao, Cui, Song, Qiu and Liang, "Decoupled Knowledge Distillation", CVPR 2022, equation 7: b
+    are the two probabilities (label's class, all others) at temperature T, p̂ those of the other
+    classes among themselves, so that what the teacher says of wrong classes counts also where it
+    is sure of the right one. 8 is the paper's usual beta.
     """
     log_student, log_teacher = (
         F.log_softmax(z.float() / temperature, 1) for z in (student_logits, teacher_logits)
@@ -99,11 +106,12 @@ def dkd(
 def dist(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """T² * ((1 - mean over rows of ρ) + (1 - mean over classes of ρ)), ρ the Pearson correlation of soft targets.
+    """T² * ((1 - mean over rows of ρ) + (1 - mean over classes of ρ)), ρ the Pearson correlation
+    of soft targets.
 
-    Huang, You, Wang, Qian and Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, equations 8 to 10
-    with weight 1 for both; T² as in the authors' code. Relations between classes in a row, and between the batch's
-    rows in a class, instead of the probabilities themselves.
+    Huang, You, Wang, Qian and Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
+    equations 8 to 10 with weight 1 for both; T² as in the authors' code. Relations between classes
+    in a row, and between the batch's rows in a class, instead of the probabilities themselves.
     """
     student, teacher = soften(student_logits, temperature), soften(teacher_logits, temperature)
     between_classes = (
@@ -120,8 +128,8 @@ def mse(
 ) -> Tensor:
     """Mean squared difference of the logits, over classes and batch. It has no temperature.
 
-    Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014. For centred logits T² * KL tends to half of it as T
-    grows (Hinton et al. 2015, section 2.1).
+    Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014. For centred logits T² * KL tends
+    to half of it as T grows (Hinton et al. 2015, section 2.1).
     """
     return F.mse_loss(student_logits, teacher_logits.float())
 
@@ -141,6 +149,9 @@ def _label_or_not(log_probability: Tensor, labels: Tensor) -> Tensor:
 
 
 def _without(values: Tensor, labels: Tensor) -> Tensor:
-    """The other classes' columns of each row: `(B, K)` -> `(B, K - 1)`. Gathered: a mask would wait for the device."""
+    """The other classes' columns of each row: `(B, K)` -> `(B, K - 1)`.
+
+    They are gathered, because a mask would wait for the device.
+    """
     column = torch.arange(values.shape[1] - 1, device=values.device)
     return values.gather(1, column + (column >= labels[:, None]))

@@ -1,4 +1,4 @@
-"""Do a cache and images belong together: reads the images that a cache was made from, and compares every one."""
+"""The images that a cache was made from: reads them, and compares every one with the cache."""
 
 from pathlib import Path
 
@@ -16,11 +16,13 @@ def load_images_of(
     """Read from `folder` the images that a cache was made from, split as they were then.
 
     Args:
-        dataset: the dataset's name, where it is to be checked. A dataset of the user's own, `package.module:name`, is code:
-            it runs only where its name is given here, too, and not because a file names it.
+        dataset: the dataset's name, where it is to be checked. A dataset of the user's own,
+            `package.module:name`, is code: it runs only where its name is given here, too, and not
+            because a file names it.
         stream: as in `load_images`.
 
-    Raises OptionError where the name is another, DataError where the images are not there, or are not these.
+    Raises OptionError where the name is another, DataError where the images are not there, or are
+    not these.
     """
     recorded = cache.manifest.dataset
     if dataset not in (None, recorded.name):
@@ -42,7 +44,9 @@ def load_images_of(
 
 
 def check_images_match(cache: Cache, images: ImageData) -> None:
-    """Raise DataError unless the cache was made from exactly these images, in this order, with these labels."""
+    """Raise DataError unless the cache was made from exactly these images, in this order, with
+    these labels.
+    """
     expected = cache.manifest.dataset.class_names
     if images.class_names != expected:
         raise DataError(

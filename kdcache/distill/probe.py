@@ -1,8 +1,8 @@
 """The probe: carries teacher logits to the student's classes.
 
-Multinomial logistic regression on standardised logits. What it says about the rows it was fitted on would be
-overconfident, so soft targets of training rows come from out-of-fold fits; regularisation and temperature
-are chosen on the validation part.
+Multinomial logistic regression on standardised logits. What it says about the rows it was fitted
+on would be overconfident, so soft targets of training rows come from out-of-fold fits;
+regularisation and temperature are chosen on the validation part.
 """
 
 import dataclasses
@@ -45,7 +45,10 @@ class Probe:
     validation: dict[str, float]
 
     def project(self, teacher_logits: Tensor) -> Tensor:
-        """Calibrated logits of rows that no fit has seen: float `(..., C)` -> float32 `(..., K)`."""
+        """Calibrated logits of rows that no fit has seen.
+
+        Float `(..., C)` -> float32 `(..., K)`.
+        """
         rows = teacher_logits.reshape(-1, teacher_logits.shape[-1])
         projected = torch.cat(
             [
@@ -67,7 +70,10 @@ class Probe:
         return projected.div_(self.temperature)
 
     def project_rows(self, teacher_logits: Tensor, rows: Tensor) -> Tensor:
-        """Out-of-fold logits of some training images: `(B, C)` of the images `rows` int64 `(B,)` -> float32 `(B, K)`."""
+        """Out-of-fold logits of some training images.
+
+        `(B, C)` of the images `rows` int64 `(B,)` -> float32 `(B, K)`.
+        """
         features = standardise(teacher_logits, self.mean, self.scale)
         by_fold = torch.einsum("bc,fck->bfk", features, self.weight[:FOLDS])
         own = self.fold[rows].long()[:, None, None].expand(-1, 1, by_fold.shape[2])
@@ -91,8 +97,8 @@ def fit_probe(
     """Fit the probe.
 
     Args:
-        train_logits: float `(N, V, C)`, all views of the training part; an image's views share a fold. May be a mapped
-            file: it is read in chunks, in some 10 to 20 passes.
+        train_logits: float `(N, V, C)`, all views of the training part; an image's views share a
+            fold. May be a mapped file: it is read in chunks, in some 10 to 20 passes.
         validation_logits: float `(M, C)`, view 0.
         train_labels, validation_labels: int64 `(N,)`, `(M,)`.
         classes: K, the student's classes.
@@ -122,7 +128,8 @@ def fit_probe(
     losses = [F.cross_entropy(unseen(weight), validation_labels).item() for weight in candidates]
     penalty = PENALTIES[min(range(len(PENALTIES)), key=losses.__getitem__)]
 
-    # the folds and the final fit: view 0 alone brings each near its optimum at a fraction of the cost
+    # the folds and the final fit: view 0 alone brings each near its optimum at a fraction of the
+    # cost
     seen = torch.stack(
         [fold != number for number in range(FOLDS)] + [torch.ones(images, dtype=torch.bool)]
     )
@@ -143,7 +150,9 @@ def fit_probe(
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.1..10 that minimises the cross-entropy (Guo et al., "On Calibration", 2017)."""
+    """The temperature in 0.1..10 that minimises the cross-entropy (Guo et al., "On Calibration",
+    2017).
+    """
     low, high = (
         -1.0,
         1.0,

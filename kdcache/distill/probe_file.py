@@ -1,4 +1,7 @@
-"""The probe in a file beside its cache, so that it is fitted once; its name has the cache's fingerprint."""
+"""The probe in a file beside its cache, so that it is fitted once.
+
+Its name has the cache's fingerprint.
+"""
 
 import contextlib
 from pathlib import Path
@@ -69,7 +72,10 @@ def _probe_from(tensors: dict[str, Tensor]) -> Probe:
 
 
 def _is_sound(tensors: dict[str, Tensor], cache: Cache) -> bool:
-    """Whether these are the tensors of a probe of this cache: names, types, shapes, and values that can be."""
+    """Whether these are the tensors of a probe of this cache.
+
+    Names, types, shapes, and values that can be.
+    """
     rows, _, columns = cache.splits["train"].logits.shape
     classes = len(cache.manifest.dataset.class_names)
     expected = {

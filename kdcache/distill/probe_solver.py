@@ -1,7 +1,7 @@
 """Multinomial logistic regressions, several at once, on more rows than memory holds as float32.
 
-Newton's method with conjugate gradients. Rows may be a mapped float16 file: they are read a chunk at a time, and of
-them only a sample of fixed size is ever copied.
+Newton's method with conjugate gradients. Rows may be a mapped float16 file: they are read a chunk
+at a time, and of them only a sample of fixed size is ever copied.
 """
 
 from typing import NamedTuple
@@ -22,16 +22,16 @@ class _State(NamedTuple):
 
     weight: Tensor  # float32 (J, K, C + 1)
     gradient: Tensor  # float32 (J, K, C + 1)
-    spread: Tensor  # float32 (J, K, 1), the mean of p (1 - p): how strongly the loss bends with each class's weights
+    spread: Tensor  # float32 (J, K, 1), the mean of p (1 - p): how strongly the loss bends
     loss: Tensor  # float64 (J, 1, 1)
 
 
 class Regressions:
     """J regressions on the same rows, which share every pass over them.
 
-    Fit j sees the images for which seen[j] is true, has its own penalty on |W|² / 2 but not on the bias, and stops by itself.
-    It shares with the others nothing that depends on labels: only the rows' eigenvectors, which decide how fast a minimum is
-    reached but not where it is.
+    Fit j sees the images for which seen[j] is true, has its own penalty on |W|² / 2 but not on the
+    bias, and stops by itself. It shares with the others nothing that depends on labels: only the
+    rows' eigenvectors, which decide how fast a minimum is reached but not where it is.
     """
 
     def __init__(
@@ -43,7 +43,10 @@ class Regressions:
         mean: Tensor,
         scale: Tensor,
     ) -> None:
-        """Float `(N, V, C)`, int64 `(N,)`, bool `(J, N)`, float32 `(J,)`; `(C,)` and `(C,)` to standardise with."""
+        """Float `(N, V, C)`, int64 `(N,)`, bool `(J, N)`, float32 `(J,)`.
+
+        `(C,)` and `(C,)` to standardise with.
+        """
         self._logits, self._labels, self._seen, self._mean, self._scale = (
             logits,
             labels,
@@ -64,8 +67,9 @@ class Regressions:
         self._variance, self._basis = torch.linalg.eigh(self._sample.T @ self._sample / len(rows))
 
     def minimise(self, weight: Tensor, tolerance: float) -> Tensor:
-        """Fit all, from and to float32 `(J, K, C + 1)`, until Newton's decrement (Boyd and Vandenberghe 2004, 9.5), which
-        estimates how far the loss per row is above its minimum, is below `tolerance` nats for each."""
+        """Fit all, from and to float32 `(J, K, C + 1)`, until Newton's decrement (Boyd and
+        Vandenberghe 2004, 9.5), which estimates how far the loss per row is above its minimum, is
+        below `tolerance` nats for each."""
         state, length = self._state(weight), torch.ones(len(weight), 1, 1)
         for _ in range(_STEPS):
             direction = self._direction(state)
@@ -75,8 +79,9 @@ class Regressions:
                 break
             trial = self._state(state.weight + length * direction)
             better = going & (trial.loss < state.loss + 1e-4 * length * slope)
-            # A sample bends less than all rows where it has few of a kind, and then steps are too long. The slopes at both ends
-            # say where along the step it was 0; the next step, in the same direction or not, is as much shorter.
+            # A sample bends less than all rows where it has few of a kind, and then steps are too
+            # long. The slopes at both ends say where along the step it was 0; the next step, in
+            # the same direction or not, is as much shorter.
             length = (
                 length * slope / (slope - _dot(trial.gradient, direction)).clamp(max=-_TINY)
             ).clamp(1e-3, 1)
@@ -110,8 +115,8 @@ class Regressions:
     def _direction(self, state: _State) -> Tensor:
         """Newton's direction by preconditioned conjugate gradients, `(J, K, C + 1)`.
 
-        The curvature is that of a sample (Byrd et al., "On the use of stochastic Hessian information", 2011), the gradient
-        that of all rows.
+        The curvature is that of a sample (Byrd et al., "On the use of stochastic Hessian
+        information", 2011), the gradient that of all rows.
         """
         probability = (
             _exp(torch.log_softmax(_scores(state.weight, self._sample), 1)) * self._sample_seen
@@ -137,7 +142,10 @@ class Regressions:
         return step
 
     def _precondition(self, vector: Tensor, spread: Tensor) -> Tensor:
-        """Solve as if p (1 - p) were the same for all rows and classes did not compete: a curvature of spread XᵀX + penalty."""
+        """Solve as if p (1 - p) were the same for all rows and classes did not compete.
+
+        A curvature of spread XᵀX + penalty.
+        """
         return (
             vector
             @ self._basis
@@ -147,7 +155,10 @@ class Regressions:
 
 
 def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the columns of `(R, C)`, float32 `(C,)`; a constant column's is 1."""
+    """Mean and standard deviation of the columns of `(R, C)`, float32 `(C,)`.
+
+    A constant column's is 1.
+    """
     parts, rows = logits.split(CHUNK), len(logits)
     mean = torch.stack([part.float().sum(0) for part in parts]).double().sum(0).div(rows).float()
     squares = torch.stack([torch.sub(part, mean).square_().sum(0) for part in parts])
@@ -156,7 +167,10 @@ def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardise(logits: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """`(R, C)` -> float32 `(R, C + 1)`: zero mean, unit variance, and a column of ones for the bias."""
+    """`(R, C)` -> float32 `(R, C + 1)`.
+
+    Zero mean, unit variance, and a column of ones for the bias.
+    """
     features = torch.ones(logits.shape[0], logits.shape[1] + 1, device=logits.device)
     features[:, :-1].copy_(logits).sub_(mean).div_(scale)
     return features
@@ -169,12 +183,18 @@ def chunks(images: int, views: int) -> list[slice]:
 
 
 def _scores(weight: Tensor, features: Tensor) -> Tensor:
-    """`(J, K, C + 1)` and `(R, C + 1)` -> `(J, K, R)`: rows last, which makes the softmax five times as fast."""
+    """`(J, K, C + 1)` and `(R, C + 1)` -> `(J, K, R)`.
+
+    Rows last, which makes the softmax five times as fast.
+    """
     return (weight.flatten(0, 1) @ features.T).unflatten(0, weight.shape[:2])
 
 
 def _exp(log_probability: Tensor) -> Tensor:
-    """Probabilities, in place. None below e⁻⁶⁰: denormal numbers make the matrix products that follow 70 times slower."""
+    """Probabilities, in place. None below e⁻⁶⁰.
+
+    Denormal numbers make the matrix products that follow 70 times slower.
+    """
     return log_probability.clamp_(min=-60).exp_()
 
 

@@ -1,7 +1,8 @@
 """Projections: what carries the teacher's classes to those in which a student is taught.
 
-A projection is fitted once, on the training split, and then frozen, so that all soft targets of a run are computed at its
-start. `config/choices.py` registers these; one of your own is named by `--projection my_module:MyProjection`.
+A projection is fitted once, on the training split, and then frozen, so that all soft targets of a
+run are computed at its start. `config/choices.py` registers these; one of your own is named by
+`--projection my_module:MyProjection`.
 """
 
 import abc
@@ -18,15 +19,17 @@ from kdcache.distill.probe_file import load_or_fit_probe
 from kdcache.errors import OptionError
 
 Head = Literal["student", "teacher"]
-"""A head of the student: its own classes, or the teacher's, in a second head that is discarded after training."""
+"""A head of the student: its own classes, or the teacher's, in a second head that is discarded
+after training.
+"""
 
 
 class Projection(abc.ABC):
     """From the teacher's logits to the logits that a student is taught with.
 
     Attributes:
-        heads: the student's heads that are taught. "student" takes what the three methods below return, in the student's
-            classes; "teacher" takes the teacher's logits as they are.
+        heads: the student's heads that are taught. "student" takes what the three methods below
+            return, in the student's classes; "teacher" takes the teacher's logits as they are.
 
     Args:
         cache: whose teacher it is.
@@ -40,21 +43,31 @@ class Projection(abc.ABC):
 
     @abc.abstractmethod
     def project(self, teacher_logits: Tensor) -> Tensor:
-        """Images that no fit has seen: float `(N, C)` -> float32 `(N, K)`. It says how good the teacher is."""
+        """Images that no fit has seen: float `(N, C)` -> float32 `(N, K)`.
+
+        It says how good the teacher is.
+        """
 
     @abc.abstractmethod
     def project_training(self, teacher_logits: Tensor) -> Tensor:
-        """All views of the training split, from the cache: float `(N, V, C)` -> float `(N, V, K)`."""
+        """All views of the training split, from the cache.
+
+        Float `(N, V, C)` -> float `(N, V, K)`.
+        """
 
     @abc.abstractmethod
     def project_rows(self, teacher_logits: Tensor, rows: Tensor) -> Tensor:
-        """Some training images, from a teacher that runs in the loop: float `(B, C)` on its device -> float `(B, K)`.
+        """Some training images, from a teacher that runs in the loop: float `(B, C)` on its device
+        -> float `(B, K)`.
 
         `rows` int64 `(B,)`: the images' rows in the training split.
         """
 
     def training_logits(self, teacher_logits: Tensor) -> dict[Head, Tensor]:
-        """What each head is taught with, for all views of the training split: float `(N, V, K)` or `(N, V, C)`."""
+        """What each head is taught with, for all views of the training split.
+
+        Float `(N, V, K)` or `(N, V, C)`.
+        """
         return {
             head: self.project_training(teacher_logits) if head == "student" else teacher_logits
             for head in self.heads
@@ -76,7 +89,8 @@ class IdentityProjection(Projection):
         teacher_classes = cache.manifest.teacher.classes
         if teacher_classes != len(class_names):
             raise OptionError(
-                f"as many teacher classes as student classes ({len(class_names)}) for --projection none",
+                f"as many teacher classes as student classes ({len(class_names)})"
+                " for --projection none",
                 f"{teacher_classes}",
                 "use --projection probe or head",
             )
@@ -92,7 +106,10 @@ class IdentityProjection(Projection):
 
 
 class ProbeProjection(Projection):
-    """`probe`: a multinomial logistic regression on the teacher's logits; out-of-fold for the training split."""
+    """`probe`: a multinomial logistic regression on the teacher's logits.
+
+    Out-of-fold for the training split.
+    """
 
     def project(self, teacher_logits: Tensor) -> Tensor:
         return self._probe.project(teacher_logits)
@@ -117,7 +134,10 @@ class ProbeProjection(Projection):
 
 
 class HeadProjection(ProbeProjection):
-    """`head`: a second head of the student learns the teacher's own classes; the probe only says how good the teacher is."""
+    """`head`: a second head of the student learns the teacher's own classes.
+
+    The probe only says how good the teacher is.
+    """
 
     heads = ("teacher",)
 

@@ -1,4 +1,7 @@
-"""From a cache to what a student learns from: checks that images and cache belong together, and projects."""
+"""From a cache to what a student learns from.
+
+Its logits, projected into the classes in which the student is taught.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,25 +18,27 @@ from kdcache.distill.projections import Head, Projection
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """What the teacher says.
+    """The teacher's logits, as a student is taught with them and as it is compared with them.
 
-    `train`: the logits that the student is taught with, under the name of whose classes they have: "student" float
-    `(N, V, K)`, "teacher" float `(N, V, C)` for a second head, or both. `predictions` float32 `(N, K)` for validation and
-    test: the teacher's logits in the student's classes.
+    Attributes:
+        projection: through which they went.
+        train: what each of the student's heads is taught with, for all views of the training
+            split: float `(N, V, K)` in the student's classes or `(N, V, C)` in the teacher's.
+        predictions: float32 `(N, K)` for validation and test, in the student's classes.
     """
 
     projection: Projection
     train: dict[Head, Tensor]
     predictions: dict[str, Tensor]
 
-    def of(self, rows: np.ndarray, views: int) -> "TeacherTargets":
+    def select(self, rows: np.ndarray, views: int) -> "TeacherTargets":
         """Those of some training images only, in their first views."""
-        chosen = torch.from_numpy(rows)
-        part = {
-            classes: (logits if len(rows) == len(logits) else logits[chosen])[:, :views]
-            for classes, logits in self.train.items()
-        }
-        return dataclasses.replace(self, train=part)
+        chosen: dict[Head, Tensor] = {}
+        for head, logits in self.train.items():
+            # all rows are taken without a copy, which matters where they lie in a mapped file
+            some = logits if len(rows) == len(logits) else logits[torch.from_numpy(rows)]
+            chosen[head] = some[:, :views]
+        return dataclasses.replace(self, train=chosen)
 
 
 def make_targets(

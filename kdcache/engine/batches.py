@@ -1,4 +1,6 @@
-"""Which images each step of an epoch learns from, in which views, and what the teacher says of them."""
+"""Which images each step of an epoch learns from, in which views, and what the teacher says of
+them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -18,8 +20,9 @@ from kdcache.runtime import Processes, to_device
 class Batch:
     """What one step of one process learns from, on its device.
 
-    `fraction`: how much of the batch that all processes learn from these rows are. `teacher_logits`: what each head is
-    taught with, `(B, K)` or `(B, C)`; {} where nothing is read from a cache.
+    `fraction`: how much of the batch that all processes learn from these rows are.
+    `teacher_logits`: what each head is taught with, `(B, K)` or `(B, C)`; {} where nothing is read
+    from a cache.
     """
 
     fraction: float
@@ -37,7 +40,8 @@ class Batches:
     Args:
         images: whose training split is learned from.
         teacher_logits: what each head is taught with, `(N, V, K)` or `(N, V, C)`.
-        view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is no cache.
+        view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is
+            no cache.
         processes: divide each batch among them.
     """
 
@@ -59,7 +63,10 @@ class Batches:
         self.steps = math.ceil(len(self._train) / config.batch_size)
 
     def of(self, epoch: int) -> Iterator[Batch]:
-        """One for each step of an epoch (0, 1, ...), in an order drawn for it; sizes differ by at most one."""
+        """One for each step of an epoch (0, 1, ...), in an order drawn for it.
+
+        Sizes differ by at most one.
+        """
         generator = torch.Generator().manual_seed((self._config.seed << 16) + epoch)
         whole = torch.randperm(len(self._train), generator=generator).tensor_split(self.steps)
         own = [self._processes.shard(rows) for rows in whole]
@@ -88,7 +95,9 @@ class Batches:
             yield logits
 
     def _views(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student sees; on the CPU."""
+        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student
+        sees; on the CPU.
+        """
         count, seed = len(self._train), self._config.seed
         if self._config.augment == "cached" and self._view_table is not None:
             # each image begins somewhere and goes through its views: all are seen equally often

@@ -32,7 +32,10 @@ def make_optimizer(
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Linear warm-up over the first fraction of the `steps`, then a cosine to 0; `step` counts from 0."""
+    """Linear warm-up over the first fraction of the `steps`, then a cosine to 0.
+
+    `step` counts from 0.
+    """
     rising = config.warmup * steps
     if step < rising:
         return config.lr * (step + 1) / math.ceil(rising)
@@ -42,7 +45,8 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 class DivergenceMonitor:
     """Watches for a loss that is infinite, not a number, or absurdly large.
 
-    The largest loss stays on the device. A poll only begins to copy it; the next poll reads what arrived.
+    The largest loss stays on the device. A poll only begins to copy it; the next poll reads what
+    arrived.
     """
 
     def __init__(self, device: torch.device) -> None:

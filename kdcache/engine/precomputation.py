@@ -1,4 +1,6 @@
-"""Phase one: run the frozen teacher once over every view of every image and store its raw logits."""
+"""Phase one: run the frozen teacher once over every view of every image and store its raw
+logits.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +72,10 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
 
 
 def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.ndarray]:
-    """int16 `(N, V, 5)` for each split; only the training split has more views than the whole image."""
+    """int16 `(N, V, 5)` for each split.
+
+    Only the training split has more views than the whole image.
+    """
     height, width = images.image_shape
     tables = {}
     for split, part in images.splits.items():
@@ -83,9 +88,11 @@ def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.n
 
 @dataclass(frozen=True)
 class PrecomputeReport:
-    """What phase one did: the rows and bytes of the whole cache, and what this process computed of it.
+    """What phase one did: the rows and bytes of the whole cache, and what this process computed of
+    it.
 
-    A row is one view of one image. `already_complete`: the cache was there, and nothing was computed.
+    A row is one view of one image. `already_complete`: the cache was there, and nothing was
+    computed.
     """
 
     rows: int
@@ -112,8 +119,8 @@ def precompute(
         progress: called with (rows finished, rows in all) of this process after each batch.
         processes: fill one cache together, each its own blocks.
 
-    Raises OptionError where the path holds another cache, DataError where the teacher's logits are not finite or the disk
-    is full.
+    Raises OptionError where the path holds another cache, DataError where the teacher's logits are
+    not finite or the disk is full.
     """
     tables = view_tables(images, options)
     manifest = make_manifest(teacher, images, options)
@@ -162,9 +169,11 @@ def _columns(images: ImageData, tables: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 class _WriteBehind:
-    """Writes one block in a thread while the teacher computes the next: what waits for the disk does not wait for it.
+    """Writes one block in a thread while the teacher computes the next: what waits for the disk
+    does not wait for it.
 
-    On a GPU the thread also waits for the logits, so that the teacher's queue there never runs empty.
+    On a GPU the thread also waits for the logits, so that the teacher's queue there never runs
+    empty.
     """
 
     def __init__(self, writer: CacheWriter) -> None:
@@ -173,7 +182,8 @@ class _WriteBehind:
         self._thread = ThreadPoolExecutor(1)
 
     def write(self, block: int, logits: Tensor) -> None:
-        """Begin to write a block, once the one before is on the disk; raises what went wrong with that one.
+        """Begin to write a block, once the one before is on the disk; raises what went wrong with
+        that one.
 
         Args:
             logits: float32 `(rows, C)` on the teacher's device, which may still be computing them.
@@ -233,7 +243,9 @@ class _BlockRunner:
     def _batches(
         self, split: str, places: list[BlockRows], sizes: Iterable[list[int]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 `(B, 3, H, W)` and views `(B, 5)` of some blocks of a split, on the device."""
+        """Images uint8 `(B, 3, H, W)` and views `(B, 5)` of some blocks of a split, on the
+        device.
+        """
         table = self._views[split]
         rows = torch.cat([torch.arange(place.start, place.stop) for place in places])
         image_index, view_index = rows // table.shape[1], rows % table.shape[1]

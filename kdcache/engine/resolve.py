@@ -1,4 +1,7 @@
-"""Options resolved: every default filled in, once, before anything is built; and what does not go together refused."""
+"""Options resolved: every default filled in, once, before anything is built.
+
+And what does not go together refused.
+"""
 
 import math
 from dataclasses import dataclass
@@ -75,7 +78,10 @@ class TrainConfig:
 
     @property
     def matching(self) -> str:
-        """Whose views the student sees: matched (the cached ones), unmatched (its own), or live (the teacher sees them too)."""
+        """Whose views the student sees.
+
+        Matched (the cached ones), unmatched (its own), or live (the teacher sees them too).
+        """
         if self.live_teacher:
             return "live"
         return "matched" if self.augment in ("cached", "none") else "unmatched"
@@ -166,11 +172,13 @@ def describe_teaching(
     if baseline is not None and baseline.validation_accuracy > reached:
         lines.append(
             f"warning: {baseline.name}, trained on labels only, reaches"
-            f" {baseline.validation_accuracy:.1%}, more than this teacher: distilling can hardly help"
+            f" {baseline.validation_accuracy:.1%}, more than this teacher:"
+            " distilling can hardly help"
         )
     if config.live_teacher:
         lines.append(
-            "the teacher runs in every step, on what the student sees; its cached logits are not read"
+            "the teacher runs in every step, on what the student sees; its cached logits are not"
+            " read"
         )
     elif config.matching == "unmatched":
         lines.append(
@@ -229,7 +237,9 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
 def _preprocessing(
     options: TrainOptions, weights: str, images: ImageData, cache: Cache | None
 ) -> Preprocessing:
-    """The student's input: as given, else the teacher's size, else what the student's weights say."""
+    """The student's input: as given, else the teacher's size, else what the student's weights
+    say.
+    """
     known = known_preprocessing(options.student, weights)
     size = options.image_size
     if size is None and cache is not None:
@@ -243,7 +253,10 @@ def _preprocessing(
 
 
 def _precision(options: TrainOptions, image_size: int, device: torch.device) -> str:
-    """The arithmetic of the student; where it depends on the student's size, that is counted on a model without data."""
+    """The arithmetic of the student.
+
+    Where it depends on the student's size, that is counted on a model without data.
+    """
 
     def operations() -> float:
         # a callable of the user's own may insist on a real device

@@ -24,9 +24,11 @@ class Evaluation:
 
 
 def build_student(config: TrainConfig) -> Model:
-    """The student with a new head for its classes and, behind them, one output for each of the teacher's, if it has any.
+    """The student with a new head for its classes and, behind them, one output for each of the
+    teacher's, if it has any.
 
-    Those of the teacher's classes begin as the student's own ImageNet classifier, where it has one for as many.
+    Those of the teacher's classes begin as the student's own ImageNet classifier, where it has one
+    for as many.
     """
     classes, known = config.classes, config.preprocessing
     student = build_model(
@@ -83,7 +85,9 @@ class Student:
 
     @torch.inference_mode()
     def predict(self, images: Tensor, views: Tensor) -> Tensor:
-        """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the CPU."""
+        """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the
+        CPU.
+        """
         self.module.eval()
         views_in_batches = views.to(self.device).split(self._batch_size)
         sizes = [len(batch) for batch in views_in_batches]
@@ -115,5 +119,8 @@ class Student:
 
 
 def _synchronize_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms over all processes' rows on a GPU. On a CPU PyTorch has none, and each process has its own statistics."""
+    """Batch norms over all processes' rows on a GPU.
+
+    On a CPU PyTorch has none, and each process has its own statistics.
+    """
     return nn.SyncBatchNorm.convert_sync_batchnorm(module) if device.type == "cuda" else module

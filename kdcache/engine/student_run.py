@@ -4,14 +4,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
 import kdcache
 from kdcache.config import TrainOptions
-from kdcache.distill import TeacherTargets
 from kdcache.engine.resolve import (
     check_processes,
     describe_teaching,
@@ -46,7 +44,9 @@ class TrainingCallbacks:
     def on_batch(
         self, run: "StudentRun", step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
     ) -> None:
-        """After each step: int64 `(B,)` twice, and the student's inputs float32 `(B, 3, S, S)`, on the device."""
+        """After each step: int64 `(B,)` twice, and the student's inputs float32 `(B, 3, S, S)`, on
+        the device.
+        """
 
     def on_epoch(self, run: "StudentRun", record: EpochRecord) -> None:
         """After each epoch, once its checkpoint is on the disk."""
@@ -80,7 +80,8 @@ def train_student(
 
 
 class StudentRun:
-    """Trains one student and leaves config, metrics, checkpoints, student, predictions and summary in `options.out`.
+    """Trains one student and leaves config, metrics, checkpoints, student, predictions and summary
+    in `options.out`.
 
     Attributes:
         config: what the training depends on, resolved.
@@ -107,16 +108,15 @@ class StudentRun:
         rows = data.images.splits["train"].spread(options.train_images)
         self.images = data.images.with_train(rows)
         check_processes(self.config, len(rows), processes)
-        self.targets, self.view_table = self._teaching(data, rows)
+        self.targets, self.view_table = data.part(self.config.projection, rows, self.config.views)
 
-        self.model = build_student(self.config)
         online = None
         if options.live_teacher and options.alpha > 0:
             weights = options.teacher_weights
             online = data.online_teacher(self.config.projection, weights, rows, self.device)
         self.trainer = Trainer(
             self.config,
-            self.model,
+            build_student(self.config),
             self.images,
             self.targets,
             self.view_table,
@@ -146,12 +146,13 @@ class StudentRun:
                     break
                 self._train_epoch(epoch)
         except KeyboardInterrupt:
-            saved = f"{len(self.history)} of {epochs} epochs are saved"
-            resume = f"train_student.py --resume {self.options.out} goes on"
-            raise KeyboardInterrupt(f"{saved}; {resume}") from None
+            saved = f"{len(self.history)} of {epochs} epochs are saved; train_student.py"
+            raise KeyboardInterrupt(f"{saved} --resume {self.options.out} goes on") from None
 
     def finish(self) -> RunSummary:
-        """Test the best epoch's student, once, and record its predictions, the student and the summary."""
+        """Test the best epoch's student, once, and record its predictions, the student and the
+        summary.
+        """
         self._processes.barrier()  # until the main process has written the best epoch
         model, epoch, validation_accuracy = self._recorder.read_best(self.device)
         self.trainer.student.module.load_state_dict(model)
@@ -168,16 +169,6 @@ class StudentRun:
             )
             self._callbacks.on_finished(self)
         return summary
-
-    def _teaching(
-        self, data: TrainingData, rows: np.ndarray
-    ) -> tuple[TeacherTargets | None, np.ndarray | None]:
-        """What the cached teacher says of these rows of the training split, and in which views."""
-        if data.cache is None:
-            return None, None
-        views = self.config.views
-        targets = data.targets(self.config.projection).of(rows, views)
-        return targets, data.cache.splits["train"].views[rows, :views]
 
     def _train_epoch(self, epoch: int) -> None:
         steps_before = epoch * self.trainer.steps_per_epoch
@@ -205,7 +196,9 @@ class StudentRun:
         self._callbacks.on_epoch(self, record)
 
     def _agreement(self, validation: Evaluation) -> float | None:
-        """The fraction of the validation images on which student and teacher predict the same class."""
+        """The fraction of the validation images on which student and teacher predict the same
+        class.
+        """
         if self.targets is None:
             return None
         teacher = self.targets.predictions["validation"].argmax(1)
@@ -223,7 +216,10 @@ class StudentRun:
         self._recorder.keep_last(state, self.history, self._seconds, self._run_config)
 
     def _restore(self, folder: Path) -> None:
-        """Go on after the last finished epoch of an interrupted run; from the start where there is none."""
+        """Go on after the last finished epoch of an interrupted run.
+
+        From the start where there is none.
+        """
         last = RunRecorder(folder).read_last(self.device)
         if last is None:
             return

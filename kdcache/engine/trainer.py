@@ -1,4 +1,7 @@
-"""Trains one student from labels and soft targets: its epochs and steps, and all the state that a resumed run needs."""
+"""Trains one student from labels and soft targets.
+
+Its epochs and steps, and all the state that a resumed run needs.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -24,7 +27,9 @@ OnlineLogits = Callable[[Tensor, Tensor, Tensor, Mix | None], dict[Head, Tensor]
 """(images, rows, views, mix) of a step -> what each head is taught with."""
 
 AfterStep = Callable[[int, Tensor, Tensor, Tensor], None]
-"""Called with (step of this epoch, image_index, view_index, inputs) of the batch just learned from."""
+"""Called with (step of this epoch, image_index, view_index, inputs) of the batch just learned
+from.
+"""
 
 _POLL_EVERY = 50  # steps between two looks at the largest loss
 
@@ -37,7 +42,8 @@ class Trainer:
         model: from `build_student`.
         images: whose training split is learned from.
         targets: what the cached teacher says of it; None where there is no cache.
-        view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is no cache.
+        view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is
+            no cache.
         online: the teacher in the loop; None reads the targets.
         processes: share each batch and its gradient; all of them must make the same calls.
     """
@@ -73,8 +79,8 @@ class Trainer:
     def train_epoch(self, epoch: int, after_step: AfterStep) -> dict[str, float]:
         """Show every training image once, in the view drawn for this epoch (0, 1, ...).
 
-        Returns the means over the images: train_loss, label_loss, distillation_loss (nats), train_accuracy, and the
-        last lr.
+        Returns the means over the images: train_loss, label_loss, distillation_loss (nats),
+        train_accuracy, and the last lr.
 
         Raises DivergedError where the loss explodes.
         """
@@ -107,7 +113,10 @@ class Trainer:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Model, optimizer, scaler and generators: with the epoch's number, all that decides what comes next."""
+        """Model, optimizer, scaler and generators.
+
+        With the epoch's number, all that decides what comes next.
+        """
         return {
             "model": self.student.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -123,7 +132,10 @@ class Trainer:
         self._generators = [generator.cpu() for generator in state["generators"]]
 
     def _step(self, inputs: Tensor, batch: Batch, mix: Mix | None) -> Tensor:
-        """One optimizer step -> float64 `(4,)` on the device: loss, label term, distillation term, accuracy."""
+        """One optimizer step -> float64 `(4,)` on the device.
+
+        Loss, label term, distillation term, accuracy.
+        """
         config, labels = self.config, batch.labels
         teacher_logits = batch.teacher_logits
         if self._online is not None:
@@ -148,7 +160,8 @@ class Trainer:
         loss = (1 - config.alpha) * label_term + config.alpha * distillation_term
         self._divergence.update(loss)
         self._optimizer.zero_grad(set_to_none=True)
-        # the processes' gradients are averaged: weighted so, that is the gradient of the mean over the whole batch
+        # the processes' gradients are averaged: weighted so, that is the gradient of the mean over
+        # the whole batch
         weight = batch.fraction * self._processes.world_size
         self._scaler.scale(loss * weight).backward()
         self._scaler.step(self._optimizer)
@@ -159,7 +172,10 @@ class Trainer:
     def _terms(
         self, outputs: dict[Head, Tensor], labels: Tensor, teacher_logits: dict[Head, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Label term and distillation term of the loss; the latter is the mean over the heads that are taught."""
+        """Label term and distillation term of the loss.
+
+        The latter is the mean over the heads that are taught.
+        """
         label_term = label_loss(outputs["student"], labels, self.config.label_smoothing)
         terms = [
             self._distillation_loss(outputs[head], logits, labels, self.config.temperature)
@@ -180,7 +196,10 @@ class Trainer:
         return f"step {number} (epoch {epoch + 1}), at learning rate {lr:.2g}"
 
     def _seeded_generators(self, seed: int) -> list[Tensor]:
-        """States of torch's generators, the CPU's and a GPU's own, as seeding makes them; they drive dropout and the like."""
+        """States of torch's generators, the CPU's and a GPU's own, as seeding makes them.
+
+        They drive dropout and the like.
+        """
         with torch.random.fork_rng(self._gpus()):
             torch.manual_seed(seed)
             return self._generator_states()
@@ -191,7 +210,10 @@ class Trainer:
 
     @contextmanager
     def _own_generators(self) -> Iterator[None]:
-        """Have torch's generators be this trainer's for a while; the caller's come back untouched."""
+        """Have torch's generators be this trainer's for a while.
+
+        The caller's come back untouched.
+        """
         with torch.random.fork_rng(self._gpus()):
             torch.set_rng_state(self._generators[0])
             if self._gpus():

@@ -1,4 +1,7 @@
-"""What students are trained from: the images, a cache that belongs to them, and what its teacher says of them."""
+"""What students are trained from.
+
+The images, a cache that belongs to them, and what its teacher says of them.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -20,7 +23,8 @@ from kdcache.errors import OptionError
 class TrainingData:
     """What all students of one cache share: read, projected and loaded once.
 
-    `images` are split, and labelled as `--labels` says; `cache` is None for students of labels only.
+    `images` are split, and labelled as `--labels` says; `cache` is None for students of labels
+    only.
     """
 
     images: ImageData
@@ -35,10 +39,26 @@ class TrainingData:
             self._targets[projection] = make_targets(self._the_cache(), projection, names)
         return self._targets[projection]
 
+    def part(
+        self, projection: str, rows: np.ndarray, views: int
+    ) -> tuple[TeacherTargets | None, np.ndarray | None]:
+        """What the cached teacher says of these rows of the training split in their first `views`
+        views.
+
+        Returns the targets and the views themselves, int16 `(N, views, 5)`; None and None without
+        a cache.
+        """
+        if self.cache is None:
+            return None, None
+        targets = self.targets(projection).select(rows, views)
+        return targets, self.cache.splits["train"].views[rows, :views]
+
     def online_teacher(
         self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
     ) -> OnlineLogits:
-        """The cache's teacher in the loop, for a trainer whose images are these rows of the training split."""
+        """The cache's teacher in the loop, for a trainer whose images are these rows of the
+        training split.
+        """
         key = (projection, weights, device)
         if key not in self._online:
             fitted = self.targets(projection).projection
@@ -60,7 +80,8 @@ class TrainingData:
 
 
 def load_training_data(options: TrainOptions) -> TrainingData:
-    """Open the cache and read the images that it was made from; or, for labels only, just the images.
+    """Open the cache and read the images that it was made from; or, for labels only, just the
+    images.
 
     Raises OptionError, DataError or CacheDamagedError.
     """
@@ -79,7 +100,9 @@ def load_training_data(options: TrainOptions) -> TrainingData:
 
 
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:
-    """The same images with the teacher's classes, and its top prediction for the whole image as their label."""
+    """The same images with the teacher's classes, and its top prediction for the whole image as
+    their label.
+    """
     teacher = cache.manifest.teacher
     splits = {}
     for split, part in images.splits.items():

@@ -138,7 +138,9 @@ def _teacher(summary: RunSummary, options: TrainOptions) -> list[str]:
 
 def _accuracy(summary: RunSummary) -> list[str]:
     table = ["| | validation % | test % |", "|---|---|---|"]
-    rows = [("student", summary.validation_accuracy, summary.test_accuracy)]
+    rows: list[tuple[str, float | None, float | None]] = [
+        ("student", summary.validation_accuracy, summary.test_accuracy)
+    ]
     if (teacher := summary.teacher) is not None:
         name = "teacher, in the student's classes"
         rows.append((name, teacher.validation_accuracy, teacher.test_accuracy))

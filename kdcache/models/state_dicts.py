@@ -1,4 +1,6 @@
-"""State dicts: read without executing anything, loaded into a model that they must fit, and their digest."""
+"""State dicts: read without executing anything, loaded into a model that they must fit, and their
+digest.
+"""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Writes a run's folder while the run goes on, so that a killed run loses nothing but the epoch in flight."""
+"""Writes a run's folder while the run goes on, so that a killed run loses nothing but the epoch in
+flight.
+"""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +30,10 @@ from kdcache.runtime import load_tensors, save_tensors, write_json, write_text
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """last.pt: where a run stands after an epoch. `trainer` is what `Trainer.state_dict` returned."""
+    """last.pt: where a run stands after an epoch.
+
+    `trainer` is what `Trainer.state_dict` returned.
+    """
 
     trainer: dict[str, Any]
     history: tuple[EpochRecord, ...]
@@ -39,8 +44,8 @@ class Checkpoint:
 class RunRecorder:
     """One run's folder, as the run itself sees it.
 
-    Every file is written under another name and renamed, so that it is whole or not there. Methods raise DataError where
-    the folder cannot be written, or a file is not what it should be.
+    Every file is written under another name and renamed, so that it is whole or not there. Methods
+    raise DataError where the folder cannot be written, or a file is not what it should be.
 
     Args:
         tensorboard: also write every epoch as events for TensorBoard, in `events`.
@@ -51,7 +56,9 @@ class RunRecorder:
         self._events = _event_writer(folder) if tensorboard else None
 
     def begin(self, config: RunConfig, overwrite: bool) -> None:
-        """Make the folder, which must not hold a run unless `overwrite` says so, and record the configuration."""
+        """Make the folder, which must not hold a run unless `overwrite` says so, and record the
+        configuration.
+        """
         start_run(self.folder, overwrite)
         write_json(self.folder / CONFIG_FILE, config.to_json())
 
@@ -67,7 +74,10 @@ class RunRecorder:
         seconds: float,
         config: RunConfig,
     ) -> None:
-        """Keep the metrics, and then where the run stands: what last.pt does not hold is done again."""
+        """Keep the metrics, and then where the run stands.
+
+        What last.pt does not hold is done again.
+        """
         records = [record.to_json() for record in history]
         lines = "\n".join(json.dumps(record) for record in records)
         write_text(self.folder / HISTORY_FILE, lines)

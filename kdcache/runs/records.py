@@ -40,7 +40,10 @@ class RunConfig:
         return document | {"options": self.options.as_dict()}
 
     def differences(self, other: RunConfig) -> list[str]:
-        """What keeps a run from going on under another configuration, as 'images: one and other'."""
+        """What keeps a run from going on under another configuration, as 'images.
+
+        One and other'.
+        """
         found = []
         for key in ("fingerprint", "images", "software", "device_type"):
             one, now = getattr(self, key), getattr(other, key)
@@ -66,7 +69,10 @@ class RunConfig:
 
 
 def _without_kdcache(software: str | None) -> str | None:
-    """Versions in one line, without ours: another kdcache may go on with a run, another torch may not."""
+    """Versions in one line, without ours.
+
+    Another kdcache may go on with a run, another torch may not.
+    """
     if software is None:
         return None
     return ", ".join(one for one in software.split(", ") if not one.startswith("kdcache "))

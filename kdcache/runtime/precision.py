@@ -31,8 +31,8 @@ def pick_precision(
     that has instructions for it, for models of 1 GFLOP or more; otherwise fp32.
 
     Args:
-        operations: of one image going forward, as `forward_flops` counts them; called only where the
-            choice depends on them.
+        operations: of one image going forward, as `forward_flops` counts them; called only where
+            the choice depends on them.
     """
     if name != "auto":
         return name

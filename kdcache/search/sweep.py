@@ -27,7 +27,10 @@ _PATIENCE = 0.25  # fraction of the epochs before a student may be stopped
 
 
 class SweepCallbacks(TrainingCallbacks):
-    """What a sweep tells beside what its students tell; the methods do nothing until they are overridden."""
+    """What a sweep tells beside what its students tell.
+
+    The methods do nothing until they are overridden.
+    """
 
     def on_student(self, finished: int, total: int) -> None:
         """Before each student, and at the end: how many have been dealt with."""
@@ -40,17 +43,19 @@ def train_all(
     *,
     stop_early: bool = False,
 ) -> list[RunSummary]:
-    """Train every student that is not finished, one after the other; the images, cache and soft targets are shared.
+    """Train every student that is not finished, one after the other; the images, cache and soft
+    targets are shared.
 
-    Several processes may run the same sweep at once: each takes the students that no other one is training. What was
-    interrupted is resumed. A student that fails is recorded in its folder and the rest go on; it is tried again in
-    the next call.
+    Several processes may run the same sweep at once: each takes the students that no other one is
+    training. What was interrupted is resumed. A student that fails is recorded in its folder and
+    the rest go on; it is tried again in the next call.
 
     Args:
         callbacks: what is told of the sweep and of each student.
-        stop_early: end a student once a quarter of its epochs is over and its best validation accuracy so far is below
-            the median of what the others had reached by that epoch (the median stopping rule of Golovin et al., "Google
-            Vizier", 2017, with the best instead of the mean). What is stopped is not tested.
+        stop_early: end a student once a quarter of its epochs is over and its best validation
+            accuracy so far is below the median of what the others had reached by that epoch (the
+            median stopping rule of Golovin et al., "Google Vizier", 2017, with the best instead of
+            the mean). What is stopped is not tested.
 
     Returns the summaries of the finished students.
 
@@ -102,7 +107,10 @@ def _train_one(
 
 
 class _OfOneStudent(TrainingCallbacks):
-    """A student's own callbacks within a sweep: its plan is not printed, and it may be stopped early."""
+    """A student's own callbacks within a sweep.
+
+    Its plan is not printed, and it may be stopped early.
+    """
 
     def __init__(self, sweep: SweepCallbacks, others: Sequence[TrainOptions]) -> None:
         self._sweep, self._others = sweep, others
@@ -126,7 +134,9 @@ class _OfOneStudent(TrainingCallbacks):
 
 
 def _below_median(students: Sequence[TrainOptions], history: Sequence[EpochRecord]) -> bool:
-    """Whether a student's history so far is worse than that of half of the others at the same epoch."""
+    """Whether a student's history so far is worse than that of half of the others at the same
+    epoch.
+    """
     epochs = len(history)
     if epochs < _PATIENCE * students[0].epochs:
         return False
@@ -143,7 +153,9 @@ def _best(history: Sequence[EpochRecord]) -> float:
 
 
 def _check_folder(options: TrainOptions, data: TrainingData) -> None:
-    """Raise OptionError where the student's folder was begun with other options, or from another cache."""
+    """Raise OptionError where the student's folder was begun with other options, or from another
+    cache.
+    """
     held = read_config(options.out)
     if held is None:
         return
@@ -165,7 +177,10 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may train the student of a folder; nobody else may until the end of the block."""
+    """Whether this process may train the student of a folder.
+
+    Nobody else may until the end of the block.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         try:

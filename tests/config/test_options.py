@@ -48,7 +48,8 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ),
         (
             {"optimizer": "lion"},
-            "expected --optimizer to be one of sgd, adamw; found --optimizer lion; correct the option",
+            "expected --optimizer to be one of sgd, adamw;"
+            " found --optimizer lion; correct the option",
         ),
         (
             {"mean": (0.5, 0.5)},
@@ -60,7 +61,8 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ),
         (
             {"lr": -0.5, "dataset": "mnist"},
-            "expected --dataset to be one of cifar10, cifar100, folder, shapes, shapes-fine and --lr to be above 0;"
+            "expected --dataset to be one of cifar10, cifar100, folder, shapes, shapes-fine, or"
+            " package.module:name and --lr to be above 0;"
             " found --dataset mnist and --lr -0.5; correct the options",
         ),
     ],
@@ -138,12 +140,9 @@ def test_replace_checks_again() -> None:
 @pytest.mark.parametrize("kind", PHASES)
 def test_every_option_is_documented(kind: type) -> None:
     for item in dataclasses.fields(kind):
-        assert len(item.metadata["help"]) > 8, item.name
-        assert (
-            not item.metadata["choices"]
-            or item.default is None
-            or item.default in item.metadata["choices"]
-        )
+        spec = item.metadata["spec"]
+        assert len(spec.help) > 8, item.name
+        assert not isinstance(item.default, str) or spec.accepts(item.default), item.name
 
 
 @pytest.mark.parametrize("kind", PHASES)
@@ -154,11 +153,15 @@ def test_help_names_every_flag_and_choice(kind: type, capsys: pytest.CaptureFixt
     assert stop.value.code == 0 and "What it does." in shown
     for item in dataclasses.fields(kind):
         assert "--" + item.name.replace("_", "-") in shown
-        assert all(choice in shown for choice in item.metadata["choices"])
+        spec = item.metadata["spec"]
+        assert all(choice in shown for choice in (*spec.choices, *(spec.registry or ())))
 
 
 def test_a_command_line_becomes_typed_options() -> None:
-    line = "--cache c.h5 --mean 0.5,0.25,1 --alpha 1 --epochs 3 --image-size 64 --vis --student m:f --weight-decay 0"
+    line = (
+        "--cache c.h5 --mean 0.5,0.25,1 --alpha 1 --epochs 3 --image-size 64 --vis --student m:f"
+        " --weight-decay 0"
+    )
     argv = line.split()
     assert parse_options(TrainOptions, argv, None) == TrainOptions(
         cache=Path("c.h5"),
@@ -203,7 +206,8 @@ def test_an_unknown_choice_exits_with_2_and_one_line(capsys: pytest.CaptureFixtu
     assert exit_code(lambda: parse_options(PrecomputeOptions, ["--augment", "mixup"], None)) == 2
     shown = capsys.readouterr().err
     assert shown == (
-        f"error: expected --augment to be one of {', '.join(VIEW_POLICIES)}, or package.module:name;"
+        f"error: expected --augment to be one of {', '.join(VIEW_POLICIES)},"
+        " or package.module:name;"
         " found --augment mixup; correct the option\n"
     )
 

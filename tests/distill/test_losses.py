@@ -50,7 +50,8 @@ def test_soften_takes_float16_and_any_leading_axes() -> None:
 
 
 def test_distillation_loss_by_hand() -> None:
-    # teacher (3/4, 1/4), student (1/2, 1/2), T = 2: KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812 nats; times T² = 0.523248
+    # teacher (3/4, 1/4), student (1/2, 1/2), T = 2: KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812
+    # nats; times T² = 0.523248
     teacher, student = torch.tensor([[LOG_ODDS, 0.0]]), torch.tensor([[5.0, 5.0]])
     assert distillation_loss(student, soften(teacher, 2.0), 2.0).item() == pytest.approx(
         0.523248, abs=1e-6
@@ -69,10 +70,12 @@ def test_distillation_loss_is_the_mean_over_the_batch() -> None:
 
 
 def test_label_loss_by_hand() -> None:
-    # odds 3 to 1: -ln 3/4 = 0.287682 for class 0 and -ln 1/4 = 1.386294 for class 1; their mean is 0.836988
+    # odds 3 to 1: -ln 3/4 = 0.287682 for class 0 and -ln 1/4 = 1.386294 for class 1; their mean is
+    # 0.836988
     logits = torch.tensor([[math.log(3), 0.0]] * 2)
     assert label_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(0.836988, abs=1e-6)
-    # smoothing 0.2 mixes in a fifth of the mean over both classes: 0.8 * 0.287682 + 0.2 * 0.836988 = 0.397543
+    # smoothing 0.2 mixes in a fifth of the mean over both classes: 0.8 * 0.287682 + 0.2 * 0.836988
+    # = 0.397543
     assert label_loss(logits[:1], torch.tensor([0]), 0.2).item() == pytest.approx(
         0.397543, abs=1e-6
     )
@@ -107,7 +110,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
 def test_the_gradient_is_t_times_the_difference_of_probabilities(
     logits: tuple[torch.Tensor, ...], temperature: float
 ) -> None:
-    # d/dz T² KL(p, softmax(z / T)) = T (q - p), and / B for the batch mean (Hinton et al. 2015, equation 2 times T²)
+    # d/dz T² KL(p, softmax(z / T)) = T (q - p), and / B for the batch mean (Hinton et al. 2015,
+    # equation 2 times T²)
     student, teacher = logits[0].requires_grad_(), logits[1]
     soft_targets = torch.softmax(teacher / temperature, 1)
     distillation_loss(student, soft_targets, temperature).backward()
@@ -120,7 +124,8 @@ def test_the_gradient_is_t_times_the_difference_of_probabilities(
 
 
 def test_the_gradient_does_not_shrink_with_the_temperature() -> None:
-    # for T far above the logits, T (q - p) tends to (z - v) / C for centred logits: equation 4 of Hinton et al. 2015
+    # for T far above the logits, T (q - p) tends to (z - v) / C for centred logits: equation 4 of
+    # Hinton et al. 2015
     student = torch.tensor([[1.0, -1.0]], dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor([[-2.0, 2.0]], dtype=torch.float64)
     distillation_loss(student, torch.softmax(teacher / 1000, 1), 1000.0).backward()
@@ -169,7 +174,8 @@ def test_standardized_kl_of_a_constant_row_is_finite() -> None:
 def test_dkd_by_hand() -> None:
     # label 0; teacher (1/2, 1/4, 1/4), student (1/4, 1/2, 1/4), T = 1
     # label or not: (1/2, 1/2) and (1/4, 3/4): 1/2 ln 2 + 1/2 ln 2/3 = 0.143841
-    # others: (1/2, 1/2) and (2/3, 1/3): 1/2 ln 3/4 + 1/2 ln 3/2 = 0.058892;  0.143841 + 8 * 0.058892 = 0.614973
+    # others: (1/2, 1/2) and (2/3, 1/3): 1/2 ln 3/4 + 1/2 ln 3/2 = 0.058892;  0.143841 + 8 *
+    # 0.058892 = 0.614973
     teacher, student = (
         torch.tensor([[0.5, 0.25, 0.25]]).log(),
         torch.tensor([[0.25, 0.5, 0.25]]).log(),
@@ -204,8 +210,8 @@ def test_dkd_equals_a_float64_reference(
 
 
 def test_dist_by_hand() -> None:
-    # between classes: the first row goes the teacher's way (correlation 1), the second the other way (-1): 1 - 0 = 1
-    # between rows: both classes go the teacher's way: 1 - 1 = 0
+    # between classes: the first row goes the teacher's way (correlation 1), the second the other
+    # way (-1): 1 - 0 = 1 between rows: both classes go the teacher's way: 1 - 1 = 0
     teacher = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).log()
     student = torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log()
     assert dist(student, teacher, NO_LABELS, 1.0).item() == pytest.approx(1.0, abs=1e-5)

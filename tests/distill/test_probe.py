@@ -16,7 +16,9 @@ CLASSES, COLUMNS = 4, 12
 
 
 def clusters(count: int, seed: int, views: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (count, views, COLUMNS) float16 around one overlapping centre a class, on uneven scales; uneven labels."""
+    """Logits (count, views, COLUMNS) float16 around one overlapping centre a class, on uneven
+    scales; uneven labels.
+    """
     generator = torch.Generator().manual_seed(seed)
     centres = 0.8 * torch.randn(CLASSES, COLUMNS, generator=torch.Generator().manual_seed(99))
     labels = torch.multinomial(
@@ -52,7 +54,8 @@ def test_the_fit_is_scikit_learns(
         view_0 = train[0][:, 0].double().numpy()
         return (logits.double().numpy().reshape(-1, COLUMNS) - view_0.mean(0)) / view_0.std(0)
 
-    # scikit-learn: C * sum of losses + |W|² / 2; here: sum + penalty * rows * |W|² / 2; neither penalises the bias
+    # scikit-learn: C * sum of losses + |W|² / 2; here: sum + penalty * rows * |W|² / 2; neither
+    # penalises the bias
     reference = LogisticRegression(C=1 / (penalty * 400 * views), max_iter=2000, tol=1e-8)
     reference.fit(standardised(train[0]), train[1].repeat_interleave(views))
     expected = reference.predict_proba(standardised(unseen[0]))
@@ -92,7 +95,9 @@ def test_labels_without_meaning_are_learned_by_heart_but_not_out_of_fold() -> No
 
 
 def test_views_of_an_image_share_its_fold() -> None:
-    """Were they spread over folds, labels without meaning would be known from an image's twin in another fold."""
+    """Were they spread over folds, labels without meaning would be known from an image's twin in
+    another fold.
+    """
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(100, 1, 100, generator=generator).repeat(1, 4, 1)
     labels = torch.randint(CLASSES, (100,), generator=generator)
@@ -164,7 +169,9 @@ def test_a_constant_column_does_no_harm() -> None:
 
 
 def correlated(count: int, views: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (count, views, 60) float16 of 15 dimensions of falling weight, labels a bent function of these."""
+    """Logits (count, views, 60) float16 of 15 dimensions of falling weight, labels a bent function
+    of these.
+    """
     fixed, generator = torch.Generator().manual_seed(7), torch.Generator().manual_seed(seed)
     weights = 3 * torch.arange(1, 16).float().pow(-0.7)
     mix, bend = torch.randn(15, 60, generator=fixed), torch.randn(15, 20, generator=fixed)
@@ -223,7 +230,9 @@ def test_the_fits_reach_the_minimum_whatever_rows_the_curvature_is_from(
 
 
 def test_a_fold_is_fitted_without_its_labels() -> None:
-    """Other labels in one fold change every fit but that fold's own, which stays the same to the last bit."""
+    """Other labels in one fold change every fit but that fold's own, which stays the same to the
+    last bit.
+    """
     (logits, labels), unseen = correlated(300, 2, 0), correlated(100, 1, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdcache.distill.probe.PENALTIES", (0.1,))
@@ -261,7 +270,8 @@ def test_chunks_do_not_show(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_calibrate_finds_a_known_temperature(temperature: float) -> None:
-    # labels drawn from softmax(logits) are calibrated at T = 1 by construction, so logits * T need T
+    # labels drawn from softmax(logits) are calibrated at T = 1 by construction, so logits * T need
+    # T
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 5, generator=generator)
     labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]

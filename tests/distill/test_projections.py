@@ -1,4 +1,7 @@
-"""Each projection, from the cache and from a teacher in the loop: the same logits for the same heads."""
+"""Each projection, from the cache and from a teacher in the loop.
+
+The same logits for the same heads.
+"""
 
 from pathlib import Path
 
@@ -61,5 +64,5 @@ def test_none_wants_as_many_classes(path: Path) -> None:
 def test_part_of_the_targets(path: Path) -> None:
     targets = make_targets(open_cache(path), "probe+head")
     rows = np.array([3, 1])
-    for head, logits in targets.of(rows, 1).train.items():
+    for head, logits in targets.select(rows, 1).train.items():
         assert torch.equal(logits, targets.train[head][[3, 1], :1])

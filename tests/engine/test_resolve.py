@@ -1,4 +1,6 @@
-"""Options resolved: the defaults that follow from cache, weights and device, and what does not go together."""
+"""Options resolved: the defaults that follow from cache, weights and device, and what does not go
+together.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

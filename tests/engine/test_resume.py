@@ -55,7 +55,10 @@ def left_by(folder: Path) -> dict[str, Any]:
 def test_interrupted_after_any_write_it_ends_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten files are written in a run of two epochs; the run is interrupted after each of them in turn, and resumed."""
+    """Ten files are written in a run of two epochs.
+
+    The run is interrupted after each of them in turn, and resumed.
+    """
     arguments = ["--cache", cache, *STUDENT]
     assert run(train_student.main, *arguments, "--out", tmp_path / "whole") == 0
     expected, writes, real = left_by(tmp_path / "whole"), 0, files.write_atomically

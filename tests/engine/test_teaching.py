@@ -1,4 +1,7 @@
-"""What a student is taught with: the teacher's views, its logits cached or live, its projections, its labels."""
+"""What a student is taught with.
+
+The teacher's views, its logits cached or live, its projections, its labels.
+"""
 
 import json
 from pathlib import Path
@@ -160,7 +163,10 @@ class TestLiveTeacher:
         tmp_path: Path,
         teacher_inputs: list[Tensor],
     ) -> None:
-        """float16 storage is all that differs; another seed moves the curve more than ten times as far."""
+        """float16 storage is all that differs.
+
+        Another seed moves the curve more than ten times as far.
+        """
         path = same_classes if projection == "none" else cache
         arguments = [path, "--projection", projection, *more]
         cached, _, _ = train(tmp_path / "cached", *arguments)
@@ -232,7 +238,10 @@ class TestProjections:
         ].shape == (30, 128)
 
     def test_probe_and_head_weigh_the_same(self, cache: Path, tmp_path: Path) -> None:
-        """Before the first step both heads stand still: the distillation loss of the pair is the mean of the two."""
+        """Before the first step both heads stand still.
+
+        The distillation loss of the pair is the mean of the two.
+        """
         first = ["--epochs", 1, "--lr", 1e-9, "--batch-size", TRAINING, "--temperature", 2]
         both, head = (
             train(tmp_path / name, cache, "--projection", name, *first)[0][0]
@@ -337,7 +346,8 @@ def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
         (["--teacher-weights", "x.pt"], "expected --live-teacher with --teacher-weights"),
         (
             ["--projection", "none"],
-            "expected as many teacher classes as student classes (10) for --projection none; found 20",
+            "expected as many teacher classes as student classes (10) for --projection none;"
+            " found 20",
         ),
         (["--train-images", 0], "expected --train-images to be at least 1"),
     ],

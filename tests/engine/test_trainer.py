@@ -1,4 +1,6 @@
-"""The trainer: schedule, order, views, losses and state, each against what can be worked out by hand."""
+"""The trainer: schedule, order, views, losses and state, each against what can be worked out by
+hand.
+"""
 
 import copy
 import dataclasses
@@ -30,7 +32,9 @@ Images = Callable[..., ImageData]
 
 
 def config(**changes: Any) -> TrainConfig:
-    """What a tiny student's training depends on, with a projection's probe or head and three views."""
+    """What a tiny student's training depends on, with a projection's probe or head and three
+    views.
+    """
     heads = changes.pop("heads", ("student",))
     names = tuple(f"class {number}" for number in range(10))
     plain: dict[str, Any] = {
@@ -64,7 +68,10 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def teacher_logits(count: int, views: int, classes: int) -> Tensor:
-    """float16 (count, views, classes): sin of the number's own index, so that a misaligned row cannot pass."""
+    """float16 (count, views, classes).
+
+    Sin of the number's own index, so that a misaligned row cannot pass.
+    """
     return (
         (3 * torch.sin(torch.arange(count * views * classes).float()))
         .reshape(count, views, classes)
@@ -116,8 +123,8 @@ def watched_epoch(one: Trainer, epoch: int) -> tuple[Watch, dict[str, float]]:
 
 class TestSchedule:
     def test_learning_rate_by_hand(self, indexed_images: Images) -> None:
-        # 24 images in batches of 7 are 4 steps an epoch, 16 in all; a quarter of them rises: 0.1 * (1, 2, 3, 4) / 4.
-        # Then 0.1 * (1 + cos(pi * t / 12)) / 2 for t = 0..11.
+        # 24 images in batches of 7 are 4 steps an epoch, 16 in all; a quarter of them rises: 0.1 *
+        # (1, 2, 3, 4) / 4. Then 0.1 * (1 + cos(pi * t / 12)) / 2 for t = 0..11.
         one = trainer(indexed_images(), config())
         rates = [learning_rate(one.config, step, 16) for step in range(16)]
         assert rates[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
@@ -316,7 +323,8 @@ class TestLoss:
         assert record["train_accuracy"] == pytest.approx((own.argmax(1) == labels).mean())
 
     def test_means_are_over_images_not_over_batches(self, indexed_images: Images) -> None:
-        # with a learning rate of almost 0 the batches of 6, 6, 5 and 5 images see one and the same student in eval mode
+        # with a learning rate of almost 0 the batches of 6, 6, 5 and 5 images see one and the same
+        # student in eval mode
         images = indexed_images(22)
         one = trainer(images, config(lr=1e-30, alpha=0.0, augment="none"))
         frozen = one.student.module.eval()
@@ -329,7 +337,8 @@ class TestLoss:
     def test_the_first_step_is_nesterovs_with_decay_on_weights_only(
         self, indexed_images: Images
     ) -> None:
-        # v = 0.9 * 0 + g, so the step is g + 0.9 g; g holds the decay 0.1 w for matrices but not for biases and norms
+        # v = 0.9 * 0 + g, so the step is g + 0.9 g; g holds the decay 0.1 w for matrices but not
+        # for biases and norms
         recipe = config(batch_size=24, alpha=0.0, weight_decay=0.1, warmup=0, augment="none")
         images = indexed_images()
         one = trainer(images, recipe)

@@ -53,9 +53,7 @@ def train(folder: Path, out: Path) -> StudentRun:
         out=out,
         lr=0.05,
     )
-    trained = StudentRun(
-        options, load_training_data(options), lambda text: None, lambda done, total: None
-    )
+    trained = StudentRun(options, load_training_data(options))
     trained.train()
     trained.finish()
     return trained

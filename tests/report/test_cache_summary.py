@@ -180,7 +180,10 @@ class TestVerify:
     def test_the_live_teacher_finds_logits_of_other_images(
         self, cache: Path, images: ImageData
     ) -> None:
-        """Rows shifted by one, and sealed again: every checksum holds, but the teacher disagrees."""
+        """Rows shifted by one, and sealed again.
+
+        Every checksum holds, but the teacher disagrees.
+        """
         shifted = cache.with_name("shifted.h5")
         shutil.copy(cache, shifted)
         _reseal(shifted, lambda logits: np.roll(logits, 1, axis=0))
@@ -343,7 +346,10 @@ class TestTheProbeBesideTheCache:
 
     @staticmethod
     def fits(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-        """How often the probe is fitted when the cache of this sidecar is asked for it; what comes must be sound."""
+        """How often the probe is fitted when the cache of this sidecar is asked for it.
+
+        What comes must be sound.
+        """
         calls = []
         real = targets.fit_probe
         monkeypatch.setattr(

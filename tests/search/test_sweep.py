@@ -165,7 +165,10 @@ def test_a_folder_of_another_sweep_is_refused(
 def test_hopeless_students_are_stopped_by_the_median_rule(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    """By hand: two others reached 0.5 and 0.7 by epoch 1, so 0.6 is the median; 0.55 is below it, 0.65 is not."""
+    """By hand: two others reached 0.5 and 0.7 by epoch 1, so 0.6 is the median.
+
+    0.55 is below it, 0.65 is not.
+    """
     students = combinations(base.replace(epochs=4), {}, (0, 1, 2))
     for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
         options.out.mkdir(parents=True)
@@ -220,7 +223,8 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
     [
         (
             ["--set", "warmth=1"],
-            "expected --set OPTION=VALUE,VALUE,... with an option of train_student.py; found --set warmth=1",
+            "expected --set OPTION=VALUE,VALUE,... with an option of train_student.py;"
+            " found --set warmth=1",
         ),
         (["--set", "temperature"], "found --set temperature"),
         (
@@ -233,11 +237,13 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         ),
         (
             ["--set", "loss=l2"],
-            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse, or package.module:name; found --loss l2",
+            "expected --loss to be one of kl, standardized-kl, dkd, dist, mse, or"
+            " package.module:name; found --loss l2",
         ),
         (
             ["--set", "labels=dataset,teacher"],
-            "expected --set of options in which students of one cache can differ; found --set labels",
+            "expected --set of options in which students of one cache can differ;"
+            " found --set labels",
         ),
         (["--set", "seed=1,2"], "found --set seed; run a sweep for each value, or use --seeds"),
         (["--warmth", 3], "unrecognized arguments: --warmth 3"),

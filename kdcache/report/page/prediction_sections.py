@@ -10,7 +10,7 @@ import torch
 from matplotlib import image as image_files
 from torch import Tensor
 
-from kdcache.distill import metrics
+from kdcache.distill import confusion, joint_outcomes, notable_images, reliability
 from kdcache.report.comparison import Group, best_of
 from kdcache.report.page import charts
 from kdcache.report.page.score_sections import Section, figure, kind_of
@@ -69,7 +69,7 @@ def confusions(groups: Sequence[Group]) -> Section | None:
 
 
 def _confusion(group: Group, labels: Tensor, logits: Tensor) -> str:
-    counts = metrics.confusion(labels, logits).numpy()
+    counts = confusion(labels, logits).numpy()
     classes = len(counts)
     images = counts.sum(1, keepdims=True)
     shares = np.divide(counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
@@ -117,7 +117,7 @@ def calibration(groups: Sequence[Group]) -> Section | None:
 def _reliability(name: str, kind: str, predictions: tuple[Tensor, Tensor] | None) -> str:
     if predictions is None:
         return ""
-    found = metrics.reliability(*predictions)
+    found = reliability(*predictions)
     words = f"{name}: expected calibration error {100 * found.calibration_error:.1f} %"
     arrays = (found.confidence.numpy(), found.accuracy.numpy(), found.counts.numpy())
     return figure(charts.diagram(*arrays, kind, f"Reliability of {words}"), f"{words}.")
@@ -128,7 +128,7 @@ def agreement(groups: Sequence[Group]) -> Section | None:
     for group in shown_pair(groups):
         ours, theirs = pooled(group), pooled(group, "teacher")
         if ours is not None and theirs is not None and ours[1].shape == theirs[1].shape:
-            cases = metrics.joint_outcomes(ours[0], ours[1], theirs[1])
+            cases = joint_outcomes(ours[0], ours[1], theirs[1])
             same = cases["both right"] + cases["the same mistake"]
             bars.append((group.label, f"same prediction {100 * same:.1f} %", list(cases.items())))
     if not bars:
@@ -167,7 +167,7 @@ def images(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
         return Section(title, "Test images with label and predictions.", missing)
     (run, shown), baseline = runs[-1], runs[0][1].student if len(runs) > 1 else None
     labels, names = shown.labels, class_names(run, shown.student.shape[1])
-    kinds = metrics.notable_images(labels, shown.student, baseline, shown.teacher, _MOST_TILES)
+    kinds = notable_images(labels, shown.student, baseline, shown.teacher, _MOST_TILES)
     logits = {"teacher": shown.teacher, "labels only": baseline}
     logits |= {"distilled" if run.summary.distilled else "student": shown.student}
     predicted = {who: rows.argmax(1) for who, rows in logits.items() if rows is not None}
