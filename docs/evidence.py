@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The tables of docs/evidence.md, one command each: `python docs/evidence.py views --data
-cifar10-jpeg`.
+"""Train the students of a table of docs/evidence.md, and print the table as Markdown.
 
-Each student has a folder of its own under --work, named after its settings: what two tables share
-is trained once, an interrupted table goes on, and several processes may work on the same tables at
-once. Ends with the table as Markdown.
+    python docs/evidence.py views --data cifar10-jpeg
+
+Each student has a folder of its own under --work, named after its settings. So a student that two
+tables share is trained once, an interrupted table is resumed by the same command, and several
+processes may work on the same tables at once.
 """
 
 import argparse
@@ -21,31 +22,20 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+# the two scripts are not part of the installed package
 import precompute_teacher
 import train_student
-from kdcache.cli import (
-    OneLineParser,
-    Progress,
-    exit_code,
-    say,
-)
+from kdcache.cli import OneLineParser, Progress, exit_code, say
 from kdcache.config import TrainOptions
-from kdcache.data import (
-    Renderer,
-    draw_views,
-    load_images,
-)
-from kdcache.distill import teacher_targets as targets
+from kdcache.data import Renderer, load_images, whole_image_views
+from kdcache.distill import TeacherTargets, load_or_fit_probe
 from kdcache.engine import TrainingData, load_training_data
-from kdcache.models import (
-    SmallResNet,
-    build_model,
-)
+from kdcache.models import SmallResNet, build_model
 from kdcache.runs import RunSummary, read_run
-from kdcache.search import sweep
+from kdcache.search import SweepCallbacks, finished, train_all
 
 Settings = dict[str, Any]
-NET = "kdcache.small_resnets"
+NET = "kdcache.models.small_resnets"
 thousand_classes = partial(SmallResNet, 3, classes=1000)  # `evidence:thousand_classes`
 LABELS = {"alpha": 0.0}
 
@@ -77,10 +67,9 @@ class Bench:
                 weights.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
         if not self.cache.exists():
-            views_of_each = ["--augment", "crop-flip", "--views", views]
-            weights_of_it = ["--teacher", teacher, "--teacher-weights", weights]
-            where = ["--image-size", 32, "--cache", self.cache]
-            run(precompute_teacher, *images, *weights_of_it, *views_of_each, *where)
+            model = ["--teacher", teacher, "--teacher-weights", weights, "--image-size", 32]
+            drawn = ["--augment", "crop-flip", "--views", views]
+            run(precompute_teacher, *images, *model, *drawn, "--cache", self.cache)
 
     def options(self, settings: Settings, seed: int) -> TrainOptions:
         """A student's options; its folder is named after what it does not share with all others."""
@@ -117,21 +106,21 @@ def train_teacher(out: Path, *arguments: object) -> None:
 
 
 def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor]:
-    """The teacher's features under a head of 1000 other classes: which of 1000 training images is
-    this most like?
+    """The teacher's features under a head of 1000 other classes.
 
-    The logit of class k is -|f - f_k|² / 2 + |f|² / 2, f the features of the image and f_k those
-    of the k-th one.
+    They ask which of 1000 training images this one is most like. The logit of class k is
+    -|f - f_k|² / 2 + |f|² / 2, f the features of the image and f_k those of the k-th one.
     """
     model = build_model(f"{NET}:resnet20", str(weights), seed=0)
     train = load_images("folder", folder).splits["train"]
     chosen = torch.from_numpy(train.spread(1000))
-    size, mean, std, _ = vars(model.preprocessing).values()
-    whole = torch.from_numpy(draw_views("none", 1000, size, size, views=1, seed=0, stream="")[:, 0])
+    known = model.preprocessing
+    size = known.image_size
+    render = Renderer(size, known.mean, known.std, (size, size))
+    features_of = nn.Sequential(*list(model.module.eval().children())[:-1])
     with torch.inference_mode():
-        features = nn.Sequential(*list(model.module.eval())[:-1])(
-            Renderer(size, mean, std, (size, size))(train.images[chosen], whole)
-        )
+        inputs = render(train.images[chosen], whole_image_views(1000, size, size))
+        features = features_of(inputs)
     return model.module.state_dict() | {
         "6.weight": features,
         "6.bias": -features.square().sum(1) / 2,
@@ -172,8 +161,8 @@ PROJECTIONS = {
     "probe+head": {"projection": "probe+head"},
 }
 FEW_LABELS = {
-    f"{share} of the labels, {kind}": {"train_images": images, "epochs": epochs, **settings}
-    for share, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
+    f"{fraction} of the labels, {kind}": {"train_images": images, "epochs": epochs, **settings}
+    for fraction, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
     for kind, settings in (("labels only", LABELS), ("distilled", {}))
 }
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
@@ -185,6 +174,19 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "shapes-projections": ("shapes", PROJECTIONS),
     "cifar10-projections": ("cifar10-1000", PROJECTIONS),
 }
+
+
+class Show(SweepCallbacks):
+    """One student at a time: lines above the bars, and its steps in one of them."""
+
+    def __init__(self, students: Progress, steps: Progress) -> None:
+        self._students, self._steps = students, steps
+
+    def on_message(self, text: str) -> None:
+        self._students.say(text)
+
+    def on_step(self, done: int, total: int) -> None:
+        self._steps(done, total)
 
 
 def train_table(
@@ -210,52 +212,52 @@ def train_table(
                     out=options.out.with_name(f"{variant},{options.out.name}")
                 )
                 training_data.setdefault(variant, other_probe(training_data[None], variant))
-            sweep.train_all([options], training_data[variant], whole.say, lambda *_: None, one)
+            train_all([options], training_data[variant], Show(whole, one))
             folders.append((name, options))
-    # read in the end: other processes may have trained some
+    # read at the end: other processes may have trained some
     return {
         name: [
             read_run(options.out).summary
             for row, options in folders
-            if row == name and sweep.finished([options])
+            if row == name and finished([options])
         ]
         for name in rows
     }
 
 
 def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
-    """The same images and cache, with soft targets from a probe that is used as it should not
-    be.
-    """
-    probe = targets.load_or_fit_probe(training_data.cache)
-    train = training_data.targets("probe").train["student"]
+    """The same images and cache, with the probe used in another way than by default."""
+    cache, usual = training_data.cache, training_data.targets("probe")
+    assert cache is not None
+    probe = load_or_fit_probe(cache)
+    train = usual.train["student"]
     if "in-fold" in variant:
-        logits = torch.from_numpy(np.asarray(training_data.cache.splits["train"].logits))
+        logits = torch.from_numpy(np.asarray(cache.splits["train"].logits))
         train = probe.project(logits)
     if "uncalibrated" in variant:
         train = train * probe.temperature
-    changed = targets.TeacherTargets(
-        "probe", {"student": train}, training_data.targets("probe").predictions
-    )
-    return TrainingData(training_data.images, training_data.cache, {"probe": changed})
+    changed = TeacherTargets(usual.projection, {"student": train}, usual.predictions)
+    return TrainingData(training_data.images, cache, {"probe": changed})
 
 
 def markdown(summaries: dict[str, list[RunSummary]]) -> str:
-    """Mean and standard deviation over the seeds, in percent, and the difference to the row of
-    labels only.
+    """A row for each setting: accuracies in percent, mean and standard deviation over the seeds.
+
+    The difference is in points of test accuracy over the row of labels only above it.
     """
-    lines = ["| | validation % | test % | to labels only | seeds |", "|---|---|---|---|---|"]
-    base: float | None = None
+    lines = ["| | validation % | test % | vs labels only | seeds |", "|---|---|---|---|---|"]
+    baseline = np.nan
     for name, found in summaries.items():
         cells = []
         for key in ("validation_accuracy", "test_accuracy"):
             values = 100 * np.array([getattr(entry, key) for entry in found])
             spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.2f}{spread}" if len(values) else "-")
-        mean = np.mean([100 * entry.test_accuracy for entry in found]) if found else np.nan
+        tested = [100 * (entry.test_accuracy or 0.0) for entry in found]
+        mean = float(np.mean(tested)) if tested else np.nan
         if "labels only" in name:
-            base = mean
-        lines.append(f"| {name} | {' | '.join(cells)} | {mean - base:+.2f} | {len(found)} |")
+            baseline = mean
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean - baseline:+.2f} | {len(found)} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""docs/evidence.py on something tiny.
+"""docs/evidence.py on something tiny: its rows are what its students reached.
 
-Its rows are what its students reached, and it trains none of them twice.
+None of them is trained twice.
 """
 
 import sys
@@ -19,7 +19,6 @@ from kdcache.distill.probe_file import load_or_fit_probe
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import load_training_data
 from kdcache.runs import RunSummary
-from kdcache.search import sweep
 
 sys.path.append(str(Path(__file__).parent.parent / "docs"))
 import evidence
@@ -51,7 +50,6 @@ class TinyBench(evidence.Bench):
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "Bench", TinyBench)
-    monkeypatch.setattr(sweep, "draw_pictures", lambda run: None)
 
 
 @pytest.mark.parametrize("table", ["shapes-projections", "losses"])
@@ -81,15 +79,16 @@ def test_a_table_is_what_its_students_reached(
 
 
 def test_means_and_spreads_by_hand() -> None:
-    # 50 and 54 %: mean 52, standard deviation sqrt((2² + 2²) / 1) = 2.83; 60 and 60: 8 points more
+    # 50 and 54 %: mean 52, standard deviation sqrt((2² + 2²) / 1) = 2.83
+    # 60 and 60: 8 points more
     def runs(*accuracies: float) -> list[RunSummary]:
         return [RunSummary("", "", 0.0, accuracy, accuracy) for accuracy in accuracies]
 
     table = evidence.markdown(
-        {"labels only": runs(0.50, 0.54), "taught": runs(0.6, 0.6)}
+        {"labels only": runs(0.50, 0.54), "distilled": runs(0.6, 0.6)}
     ).splitlines()
     assert table[2] == "| labels only | 52.00 ± 2.83 | 52.00 ± 2.83 | +0.00 | 2 |"
-    assert table[3] == "| taught | 60.00 ± 0.00 | 60.00 ± 0.00 | +8.00 | 2 |"
+    assert table[3] == "| distilled | 60.00 ± 0.00 | 60.00 ± 0.00 | +8.00 | 2 |"
 
 
 def test_the_probes_that_should_not_be_used_are_what_they_are_called(

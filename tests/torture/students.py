@@ -18,7 +18,8 @@ from torch import nn
 from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.data.datasets import load_images
 from kdcache.engine.precomputation import precompute
-from kdcache.engine.student_run import StudentRun, resumed_options
+from kdcache.engine.student_run import StudentRun
+from kdcache.runs import resumed_options
 from kdcache.engine.teacher import prepare_teacher
 from kdcache.engine.training_data import TrainingData, load_training_data
 from kdcache.models.build import build_model
