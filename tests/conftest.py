@@ -32,7 +32,7 @@ def indexed_split(count: int, classes: int, side: int, first: int = 0) -> Split:
 
 @pytest.fixture(scope="session")
 def indexed_images() -> Callable[..., ImageData]:
-    """Makes a divided dataset of `train` + 10 + 10 images computed from their indices."""
+    """Makes a dataset, split, of `train` + 10 + 10 images computed from their indices."""
 
     def make(train: int = 24, classes: int = 10, side: int = 16) -> ImageData:
         counts = {"train": (train, 0), "validation": (10, 1000), "test": (10, 2000)}

@@ -23,7 +23,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
         cache: from `open_cache`.
         images: from `load_images_of`, the images that the cache was made from.
         split: train, validation or test.
-        projection: probe or none; or head, for soft targets of the training part in the teacher's
+        projection: probe or none; or head, for soft targets of the training split in the teacher's
             own classes.
         image_size, mean, std: of the student's input; by default the teacher's.
 
@@ -44,8 +44,10 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
     ) -> None:
         check_images_match(cache, images)
         targets = make_targets(cache, projection)
-        taught = next(iter(targets.train.values()))
-        self._logits = taught if split == "train" else targets.predictions[split][:, None]
+        if split == "train":
+            self._logits = targets.train[targets.projection.heads[0]]
+        else:
+            self._logits = targets.predictions[split][:, None]
         self._images, self._labels = images.splits[split].images, images.splits[split].labels
         self._views = torch.from_numpy(cache.splits[split].views)
         self._temperature = temperature

@@ -2,7 +2,7 @@
 
 Multinomial logistic regression on standardised logits. What it says about the rows it was fitted
 on would be overconfident, so soft targets of training rows come from out-of-fold fits;
-regularisation and temperature are chosen on the validation part.
+regularisation and temperature are chosen on the validation split.
 """
 
 import dataclasses
@@ -17,24 +17,16 @@ from kdcache.distill.probe_solver import CHUNK, Regressions, chunks, moments, st
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # on |W|² / 2, per row, for standardised inputs
 FOLDS = 5
-_ROUGH, _FINE = (
-    1e-3,
-    1e-4,
-)  # nats per row above the minimum: to compare penalties and to start from; in the end
+# what a probe's `validation` holds
+QUALITY = ("accuracy", "nll", "nll_calibrated", "ece", "ece_calibrated")
 
-
-QUALITY = (
-    "accuracy",
-    "nll",
-    "nll_calibrated",
-    "ece",
-    "ece_calibrated",
-)  # what a probe's `validation` holds
+# nats per row above the minimum: to compare penalties and to start from, and in the end
+_ROUGH, _FINE = 1e-3, 1e-4
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe and how good it is on the validation part (nats; shares of 1)."""
+    """A fitted probe, and how good it is on the validation split (nats; fractions of 1)."""
 
     mean: Tensor  # float32 (C,), of the teacher logits
     scale: Tensor  # float32 (C,)
@@ -50,13 +42,12 @@ class Probe:
         Float `(..., C)` -> float32 `(..., K)`.
         """
         rows = teacher_logits.reshape(-1, teacher_logits.shape[-1])
-        projected = torch.cat(
-            [
-                standardise(part, self.mean, self.scale) @ self.weight[-1]
-                for part in rows.split(CHUNK)
-            ]
-        )
+        projected = torch.cat([self._final_fit(part) for part in rows.split(CHUNK)])
         return projected.div_(self.temperature).reshape(*teacher_logits.shape[:-1], -1)
+
+    def _final_fit(self, teacher_logits: Tensor) -> Tensor:
+        """The fit on all rows, before calibration: float `(R, C)` -> float32 `(R, K)`."""
+        return standardise(teacher_logits, self.mean, self.scale) @ self.weight[-1]
 
     def project_training(self, teacher_logits: Tensor) -> Tensor:
         """Out-of-fold logits of the rows it was fitted on: `(N, V, C)` -> float32 `(N, V, K)`."""
@@ -97,7 +88,7 @@ def fit_probe(
     """Fit the probe.
 
     Args:
-        train_logits: float `(N, V, C)`, all views of the training part; an image's views share a
+        train_logits: float `(N, V, C)`, all views of the training split; an image's views share a
             fold. May be a mapped file: it is read in chunks, in some 10 to 20 passes.
         validation_logits: float `(M, C)`, view 0.
         train_labels, validation_labels: int64 `(N,)`, `(M,)`.
@@ -150,13 +141,12 @@ def fit_probe(
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.1..10 that minimises the cross-entropy (Guo et al., "On Calibration",
-    2017).
+    """The temperature in 0.1..10 that minimises the cross-entropy.
+
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017.
     """
-    low, high = (
-        -1.0,
-        1.0,
-    )  # of log10(T); the loss has one minimum in 1 / T, so ternary search finds it
+    # of log10(T): the loss has one minimum in 1 / T, so ternary search finds it
+    low, high = -1.0, 1.0
     for _ in range(40):
         a, b = low + (high - low) / 3, high - (high - low) / 3
         if F.cross_entropy(logits / 10**a, labels) < F.cross_entropy(logits / 10**b, labels):

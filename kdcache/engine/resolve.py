@@ -17,12 +17,13 @@ from kdcache.models import Preprocessing, build_model, default_weights, known_pr
 from kdcache.runs import RunSummary, TeacherScores
 from kdcache.runtime import Processes, forward_flops, pick_precision
 
+# by optimizer, and whether the student begins with weights
 _LEARNING_RATES = {
     ("sgd", False): 0.1,
     ("sgd", True): 0.02,
     ("adamw", False): 1e-3,
     ("adamw", True): 1e-4,
-}  # by optimizer, and whether the student begins with weights
+}
 _REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 

@@ -55,7 +55,7 @@ class TrainingCallbacks:
         """After the test, once everything is on the disk."""
 
     def should_stop(self, history: Sequence[EpochRecord]) -> bool:
-        """Asked after each epoch but the last: whether the run is to end here, untested."""
+        """Asked after each epoch but the last: whether training is to end here."""
         return False
 
 
@@ -276,7 +276,7 @@ class StudentRun:
             projection=config.projection if distils else None,
             views=config.matching if distils else None,
             seed=config.seed,
-            epochs=config.epochs,
+            epochs=len(self.history),
             best_epoch=best_epoch,
             seconds=self._seconds,
             validation_digest=splits["validation"].digest(),

@@ -79,7 +79,7 @@ def _data(summary: RunSummary, options: TrainOptions) -> list[str]:
             "Dataset": summary.dataset,
             "Taken": subset,
             "Splits": (
-                "the training images divided into 80 % training and 20 % validation, stratified;"
+                "the training images split into 80 % training and 20 % validation, stratified;"
                 " a test split of its own"
             ),
             "Test images": None if tested is None else f"{tested:,}",

@@ -19,10 +19,10 @@ from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.data.datasets import load_images
 from kdcache.engine.precomputation import precompute
 from kdcache.engine.student_run import StudentRun
-from kdcache.runs import resumed_options
 from kdcache.engine.teacher import prepare_teacher
 from kdcache.engine.training_data import TrainingData, load_training_data
 from kdcache.models.build import build_model
+from kdcache.runs import resumed_options
 from torture.common import Child, Row, fork, main
 
 CPU = torch.device("cpu")

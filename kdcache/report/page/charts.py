@@ -217,8 +217,8 @@ def diagram(
                 f"bar {kind}",
             )
         )
-        share = strip * counts[number] / counts.max()
-        parts.append(rect(x + 0.5, bottom + strip + 8 - share, width - 1, share, "faint"))
+        fraction = strip * counts[number] / counts.max()
+        parts.append(rect(x + 0.5, bottom + strip + 8 - fraction, width - 1, fraction, "faint"))
         at = left + side * confidence[number]
         parts.append(
             line(
@@ -244,15 +244,15 @@ def stacked(
     Each part says its percentage where it has room.
     """
     parts = []
-    for number, (name, note, shares) in enumerate(bars):
+    for number, (name, note, fractions) in enumerate(bars):
         x, y = 0.0, 18.0 + 54 * number
         parts.append(text(0, y - 6, shorten(name, WIDTH - CHARACTER * len(note) - 8), "label"))
         parts.append(text(WIDTH, y - 6, note, "note end"))
-        for (_, share), kind in zip(shares, kinds, strict=True):
-            parts.append(rect(x, y, WIDTH * share - 1, 24, kind))
-            if WIDTH * share > 24:
-                parts.append(text(x + 5, y + 16, f"{100 * share:.0f}", f"on-{kind}"))
-            x += WIDTH * share
+        for (_, fraction), kind in zip(fractions, kinds, strict=True):
+            parts.append(rect(x, y, WIDTH * fraction - 1, 24, kind))
+            if WIDTH * fraction > 24:
+                parts.append(text(x + 5, y + 16, f"{100 * fraction:.0f}", f"on-{kind}"))
+            x += WIDTH * fraction
     return document(18 + 54 * len(bars) - 20, description, parts)
 
 

@@ -72,26 +72,26 @@ def _confusion(group: Group, labels: Tensor, logits: Tensor) -> str:
     counts = confusion(labels, logits).numpy()
     classes = len(counts)
     images = counts.sum(1, keepdims=True)
-    shares = np.divide(counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
-    texts = [[_percent_in_cell(share) for share in row] for row in shares]
+    fractions = np.divide(counts, images, out=np.full(counts.shape, np.nan), where=images > 0)
+    texts = [[_percent_in_cell(fraction) for fraction in row] for row in fractions]
     names = class_names(group.runs[0], classes)
     worst = []
-    for place in np.argsort(-shares, axis=None, kind="stable"):
+    for place in np.argsort(-fractions, axis=None, kind="stable"):
         label, prediction = divmod(int(place), classes)
         if label != prediction and len(worst) < _MOST_NAMED:
-            share = shares[label, prediction]
-            worst.append(f"{names[label]} taken for {names[prediction]} {100 * share:.0f} %")
+            fraction = fractions[label, prediction]
+            worst.append(f"{names[label]} taken for {names[prediction]} {100 * fraction:.0f} %")
     words = "; ".join(worst)
     axes, spoken = ("label", "prediction"), f"Confusions, {group.label}: {words}"
     # the root makes a confusion of 1 % visible beside a diagonal of 90 %
-    svg = charts.matrix(np.sqrt(shares), texts, names, names, axes, spoken)
+    svg = charts.matrix(np.sqrt(fractions), texts, names, names, axes, spoken)
     return figure(svg, f"{group.label}. Most often: {words}.")
 
 
-def _percent_in_cell(share: float) -> str:
-    if not share > 0:
+def _percent_in_cell(fraction: float) -> str:
+    if not fraction > 0:
         return ""
-    return "<1" if share < 0.005 else f"{100 * share:.0f}"
+    return "<1" if fraction < 0.005 else f"{100 * fraction:.0f}"
 
 
 def calibration(groups: Sequence[Group]) -> Section | None:
@@ -138,8 +138,9 @@ def agreement(groups: Sequence[Group]) -> Section | None:
         for (name, _), kind in zip(bars[0][2], _PARTS, strict=True)
     )
     spoken = "; ".join(
-        f"{name}: {note}, " + ", ".join(f"{case} {100 * share:.1f} %" for case, share in shares)
-        for name, note, shares in bars
+        f"{name}: {note}, "
+        + ", ".join(f"{case} {100 * fraction:.1f} %" for case, fraction in fractions)
+        for name, note, fractions in bars
     )
     svg = charts.stacked(bars, _PARTS, f"Student and teacher on the test images. {spoken}")
     remark = (

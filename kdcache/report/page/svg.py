@@ -66,10 +66,10 @@ def circle(x: float, y: float, radius: float, kind: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{kind}"/>'
 
 
-def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:
+def padded(values: Sequence[float], fraction: float = 0.08) -> tuple[float, float]:
     """A range with some room around the values."""
     low, high = min(values), max(values)
-    room = share * (high - low) or 1.0
+    room = fraction * (high - low) or 1.0
     return low - room, high + room
 
 
