@@ -13,9 +13,7 @@ from kdcache.config.registry import Registry
 
 
 class Role(enum.Enum):
-    """What an option is for. Sweeps, resuming and comparisons ask for it instead of keeping lists
-    of names.
-    """
+    """What an option is for; sweeps, resuming and comparisons ask for it."""
 
     DATA = "data"
     """Which images and labels. All students of a sweep share them."""

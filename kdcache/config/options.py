@@ -98,9 +98,7 @@ class Options:
         }
 
     def command_line(self) -> str:
-        """The command for a shell that has these options, with those that differ from their
-        defaults.
-        """
+        """The command for a shell, with the options that differ from their defaults."""
         words = ["python", self.script]
         for item in fields(self):
             value = getattr(self, item.name)

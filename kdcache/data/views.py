@@ -78,8 +78,7 @@ def _check_views(drawn: NDArray[np.int16], policy: str, whole: NDArray[np.int16]
 
 
 def whole_image_views(count: int, height: int, width: int) -> Tensor:
-    """The view of the whole image, as it is, once for each of `count` images of `height` x `width`
-    pixels.
+    """The views of `count` whole images of `height` x `width` pixels.
 
     Returns int16 `(count, 5)`, fields in the order of `VIEW_FIELDS`, on the CPU.
     """

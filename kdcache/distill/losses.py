@@ -70,8 +70,7 @@ def kl(
 def standardized_kl(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """`kl` of logits that were standardised row by row: z -> (z - mean(z)) / std(z), for student
-    and teacher.
+    """`kl` of logits that were standardised row by row: z -> (z - mean(z)) / std(z).
 
     Sun, Ren, Li, Wang and Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024,
     algorithm 1 (std over the K classes divides by K, as there): the student has to match the
@@ -106,8 +105,9 @@ def dkd(
 def dist(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """T² * ((1 - mean over rows of ρ) + (1 - mean over classes of ρ)), ρ the Pearson correlation
-    of soft targets.
+    """T² * ((1 - mean over rows of ρ) + (1 - mean over classes of ρ)).
+
+    ρ is the Pearson correlation of the soft targets.
 
     Huang, You, Wang, Qian and Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
     equations 8 to 10 with weight 1 for both; T² as in the authors' code. Relations between classes

@@ -44,9 +44,7 @@ def load_images_of(
 
 
 def check_images_match(cache: Cache, images: ImageData) -> None:
-    """Raise DataError unless the cache was made from exactly these images, in this order, with
-    these labels.
-    """
+    """Raise DataError unless the cache was made from these images, labels and order."""
     expected = cache.manifest.dataset.class_names
     if images.class_names != expected:
         raise DataError(

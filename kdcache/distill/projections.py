@@ -57,8 +57,7 @@ class Projection(abc.ABC):
 
     @abc.abstractmethod
     def project_rows(self, teacher_logits: Tensor, rows: Tensor) -> Tensor:
-        """Some training images, from a teacher that runs in the loop: float `(B, C)` on its device
-        -> float `(B, K)`.
+        """For a teacher in the loop: float `(B, C)` on its device -> float `(B, K)`.
 
         `rows` int64 `(B,)`: the images' rows in the training split.
         """

@@ -95,9 +95,7 @@ class Batches:
             yield logits
 
     def _views(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """view_index int64 `(N,)` for the soft targets, and the views `(N, 5)` that the student
-        sees; on the CPU.
-        """
+        """For an epoch: whose soft targets, int64 `(N,)`, and the student's views `(N, 5)`."""
         count, seed = len(self._train), self._config.seed
         if self._config.augment == "cached" and self._view_table is not None:
             # each image begins somewhere and goes through its views: all are seen equally often

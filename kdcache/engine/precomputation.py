@@ -88,8 +88,7 @@ def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.n
 
 @dataclass(frozen=True)
 class PrecomputeReport:
-    """What phase one did: the rows and bytes of the whole cache, and what this process computed of
-    it.
+    """What phase one did: the whole cache's rows and bytes, and what this process computed.
 
     A row is one view of one image. `already_complete`: the cache was there, and nothing was
     computed.
@@ -169,8 +168,7 @@ def _columns(images: ImageData, tables: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 class _WriteBehind:
-    """Writes one block in a thread while the teacher computes the next: what waits for the disk
-    does not wait for it.
+    """Writes one block in a thread while the teacher computes the next.
 
     On a GPU the thread also waits for the logits, so that the teacher's queue there never runs
     empty.
@@ -182,8 +180,9 @@ class _WriteBehind:
         self._thread = ThreadPoolExecutor(1)
 
     def write(self, block: int, logits: Tensor) -> None:
-        """Begin to write a block, once the one before is on the disk; raises what went wrong with
-        that one.
+        """Begin to write a block, once the one before is on the disk.
+
+        Raises what went wrong with the one before.
 
         Args:
             logits: float32 `(rows, C)` on the teacher's device, which may still be computing them.
@@ -243,9 +242,7 @@ class _BlockRunner:
     def _batches(
         self, split: str, places: list[BlockRows], sizes: Iterable[list[int]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 `(B, 3, H, W)` and views `(B, 5)` of some blocks of a split, on the
-        device.
-        """
+        """Images uint8 `(B, 3, H, W)` and views `(B, 5)` of some blocks, on the device."""
         table = self._views[split]
         rows = torch.cat([torch.arange(place.start, place.stop) for place in places])
         image_index, view_index = rows // table.shape[1], rows % table.shape[1]

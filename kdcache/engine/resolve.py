@@ -238,9 +238,7 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
 def _preprocessing(
     options: TrainOptions, weights: str, images: ImageData, cache: Cache | None
 ) -> Preprocessing:
-    """The student's input: as given, else the teacher's size, else what the student's weights
-    say.
-    """
+    """The student's input: as given, else of the teacher's size and as its weights say."""
     known = known_preprocessing(options.student, weights)
     size = options.image_size
     if size is None and cache is not None:

@@ -24,8 +24,7 @@ class Evaluation:
 
 
 def build_student(config: TrainConfig) -> Model:
-    """The student with a new head for its classes and, behind them, one output for each of the
-    teacher's, if it has any.
+    """The student with a new head: its classes and, for a second head, the teacher's behind them.
 
     Those of the teacher's classes begin as the student's own ImageNet classifier, where it has one
     for as many.
@@ -85,9 +84,7 @@ class Student:
 
     @torch.inference_mode()
     def predict(self, images: Tensor, views: Tensor) -> Tensor:
-        """Logits float32 `(N, K)` for images uint8 `(N, 3, H, W)` and views `(N, 5)`, on the
-        CPU.
-        """
+        """Images uint8 `(N, 3, H, W)` in views `(N, 5)` -> logits float32 `(N, K)`, on the CPU."""
         self.module.eval()
         views_in_batches = views.to(self.device).split(self._batch_size)
         sizes = [len(batch) for batch in views_in_batches]

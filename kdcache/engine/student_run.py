@@ -44,9 +44,7 @@ class TrainingCallbacks:
     def on_batch(
         self, run: "StudentRun", step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
     ) -> None:
-        """After each step: int64 `(B,)` twice, and the student's inputs float32 `(B, 3, S, S)`, on
-        the device.
-        """
+        """After each step, with its indices int64 `(B,)` and inputs float32 `(B, 3, S, S)`."""
 
     def on_epoch(self, run: "StudentRun", record: EpochRecord) -> None:
         """After each epoch, once its checkpoint is on the disk."""
@@ -80,8 +78,7 @@ def train_student(
 
 
 class StudentRun:
-    """Trains one student and leaves config, metrics, checkpoints, student, predictions and summary
-    in `options.out`.
+    """One student's training and test, and what they leave in `options.out`.
 
     Attributes:
         config: what the training depends on, resolved.
@@ -150,9 +147,7 @@ class StudentRun:
             raise KeyboardInterrupt(f"{saved} --resume {self.options.out} goes on") from None
 
     def finish(self) -> RunSummary:
-        """Test the best epoch's student, once, and record its predictions, the student and the
-        summary.
-        """
+        """Test the best epoch's student, once, and record what came out."""
         self._processes.barrier()  # until the main process has written the best epoch
         model, epoch, validation_accuracy = self._recorder.read_best(self.device)
         self.trainer.student.module.load_state_dict(model)
@@ -196,9 +191,7 @@ class StudentRun:
         self._callbacks.on_epoch(self, record)
 
     def _agreement(self, validation: Evaluation) -> float | None:
-        """The fraction of the validation images on which student and teacher predict the same
-        class.
-        """
+        """The fraction of validation images for which student and teacher predict one class."""
         if self.targets is None:
             return None
         teacher = self.targets.predictions["validation"].argmax(1)
@@ -216,10 +209,7 @@ class StudentRun:
         self._recorder.keep_last(state, self.history, self._seconds, self._run_config)
 
     def _restore(self, folder: Path) -> None:
-        """Go on after the last finished epoch of an interrupted run.
-
-        From the start where there is none.
-        """
+        """Go on after the last finished epoch of an interrupted run, if there is one."""
         last = RunRecorder(folder).read_last(self.device)
         if last is None:
             return

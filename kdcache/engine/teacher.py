@@ -39,9 +39,7 @@ class Teacher:
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs float32 `(B, 3, S, S)` on the device -> raw logits float32 `(B, C)`
-        there.
-        """
+        """Normalised inputs float32 `(B, 3, S, S)` -> raw logits float32 `(B, C)`, on the device."""
         with autocast(self.precision, self.device):
             return class_logits(self.forward(inputs)).float()
 
@@ -67,8 +65,7 @@ def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
 def prepare_teacher(
     model: Model, device: torch.device, precision: str, compile: str = "none"
 ) -> Teacher:
-    """Freeze a model and move it to its device; run it once to learn its classes and how large its
-    outputs are.
+    """Freeze a model, move it to its device, and run it once to see how large its outputs are.
 
     Raises OptionError where it does not take its inputs, or does not return logits.
     """
@@ -132,8 +129,7 @@ def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teach
 
 
 class OnlineTeacher:
-    """Runs a cache's teacher on the training images of each step, in the views that the student
-    sees.
+    """Runs a cache's teacher in each step, on the views that the student sees.
 
     Args:
         cache: whose teacher and preprocessing are used; its logits are not.
@@ -159,8 +155,7 @@ class OnlineTeacher:
     def __call__(
         self, images: Tensor, rows: Tensor, views: Tensor, mix: Mix | None
     ) -> dict[Head, Tensor]:
-        """What each head is taught with, for images uint8 `(B, 3, H, W)` in views `(B, 5)`, mixed
-        if there is a mix.
+        """Logits for each head, for images uint8 `(B, 3, H, W)` in views `(B, 5)`, mixed or not.
 
         `rows` int64 `(B,)`: the images' rows in the training split that the cache was made from.
         """

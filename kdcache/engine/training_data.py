@@ -42,8 +42,7 @@ class TrainingData:
     def part(
         self, projection: str, rows: np.ndarray, views: int
     ) -> tuple[TeacherTargets | None, np.ndarray | None]:
-        """What the cached teacher says of these rows of the training split in their first `views`
-        views.
+        """What the cached teacher says of some training images, in their first `views` views.
 
         Returns the targets and the views themselves, int16 `(N, views, 5)`; None and None without
         a cache.
@@ -56,9 +55,7 @@ class TrainingData:
     def online_teacher(
         self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
     ) -> OnlineLogits:
-        """The cache's teacher in the loop, for a trainer whose images are these rows of the
-        training split.
-        """
+        """The cache's teacher in the loop, for a trainer of these rows of the training split."""
         key = (projection, weights, device)
         if key not in self._online:
             fitted = self.targets(projection).projection
@@ -80,8 +77,7 @@ class TrainingData:
 
 
 def load_training_data(options: TrainOptions) -> TrainingData:
-    """Open the cache and read the images that it was made from; or, for labels only, just the
-    images.
+    """Open the cache and read its images; or, for labels only, just the images.
 
     Raises OptionError, DataError or CacheDamagedError.
     """
@@ -100,9 +96,7 @@ def load_training_data(options: TrainOptions) -> TrainingData:
 
 
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:
-    """The same images with the teacher's classes, and its top prediction for the whole image as
-    their label.
-    """
+    """The same images with the teacher's classes, and its predictions as their labels."""
     teacher = cache.manifest.teacher
     splits = {}
     for split, part in images.splits.items():

@@ -56,9 +56,7 @@ class RunRecorder:
         self._events = _event_writer(folder) if tensorboard else None
 
     def begin(self, config: RunConfig, overwrite: bool) -> None:
-        """Make the folder, which must not hold a run unless `overwrite` says so, and record the
-        configuration.
-        """
+        """Make the folder and record the configuration; `overwrite` replaces a run in it."""
         start_run(self.folder, overwrite)
         write_json(self.folder / CONFIG_FILE, config.to_json())
 

@@ -12,8 +12,7 @@ from kdcache.runs import SUMMARY_FILE
 def combinations(
     base: TrainOptions, settings: Mapping[str, Sequence[Any]], seeds: Sequence[int]
 ) -> list[TrainOptions]:
-    """The options of every student: one for each combination of `settings` and each seed, seeds
-    outermost.
+    """The options of every student: one for each combination of `settings` and each seed.
 
     Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so
     that after the first third of the time every combination has been seen once.

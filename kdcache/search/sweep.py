@@ -43,8 +43,7 @@ def train_all(
     *,
     stop_early: bool = False,
 ) -> list[RunSummary]:
-    """Train every student that is not finished, one after the other; the images, cache and soft
-    targets are shared.
+    """Train every student that is not finished, one after the other, from the same data.
 
     Several processes may run the same sweep at once: each takes the students that no other one is
     training. What was interrupted is resumed. A student that fails is recorded in its folder and
@@ -134,9 +133,7 @@ class _OfOneStudent(TrainingCallbacks):
 
 
 def _below_median(students: Sequence[TrainOptions], history: Sequence[EpochRecord]) -> bool:
-    """Whether a student's history so far is worse than that of half of the others at the same
-    epoch.
-    """
+    """Whether a student is worse so far than half of the others were at the same epoch."""
     epochs = len(history)
     if epochs < _PATIENCE * students[0].epochs:
         return False
@@ -153,9 +150,7 @@ def _best(history: Sequence[EpochRecord]) -> float:
 
 
 def _check_folder(options: TrainOptions, data: TrainingData) -> None:
-    """Raise OptionError where the student's folder was begun with other options, or from another
-    cache.
-    """
+    """Raise OptionError where the student was begun with other options or another cache."""
     held = read_config(options.out)
     if held is None:
         return
