@@ -39,7 +39,7 @@ class Teacher:
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs float32 `(B, 3, S, S)` -> raw logits float32 `(B, C)`, on the device."""
+        """Normalised inputs float32 `(B, 3, S, S)` -> raw logits float32 `(B, C)`, there."""
         with autocast(self.precision, self.device):
             return class_logits(self.forward(inputs)).float()
 
