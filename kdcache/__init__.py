@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         PrecomputeOptions,
         TrainOptions,
     )
-    from kdcache.data import DatasetReader, ImageData, Source, load_images
+    from kdcache.data import (
+        DatasetReader,
+        ImageData,
+        Request,
+        Source,
+        load_images,
+        source_in_memory,
+    )
     from kdcache.distill import (
         CachedViews,
         Projection,
@@ -34,7 +41,14 @@ if TYPE_CHECKING:
         make_targets,
         soften,
     )
-    from kdcache.engine import TrainingCallbacks, precompute, prepare_teacher, train_student
+    from kdcache.engine import (
+        PrecomputeReport,
+        StudentRun,
+        TrainingCallbacks,
+        precompute,
+        prepare_teacher,
+        train_student,
+    )
     from kdcache.errors import (
         CacheDamagedError,
         DataError,
@@ -43,9 +57,9 @@ if TYPE_CHECKING:
         OptionError,
         PeerError,
     )
-    from kdcache.export import open_run
+    from kdcache.export import FinishedRun, open_run
     from kdcache.models import build_model
-    from kdcache.runs import RunSummary
+    from kdcache.runs import EpochRecord, RunSummary, resumed_options
 
 __all__ = [
     "DATASETS",
@@ -58,15 +72,20 @@ __all__ = [
     "DataError",
     "DatasetReader",
     "DivergedError",
+    "EpochRecord",
+    "FinishedRun",
     "ImageData",
     "KdcacheError",
     "Manifest",
     "OptionError",
     "PeerError",
     "PrecomputeOptions",
+    "PrecomputeReport",
     "Projection",
+    "Request",
     "RunSummary",
     "Source",
+    "StudentRun",
     "TeacherTargets",
     "TrainOptions",
     "TrainingCallbacks",
@@ -81,7 +100,9 @@ __all__ = [
     "open_run",
     "precompute",
     "prepare_teacher",
+    "resumed_options",
     "soften",
+    "source_in_memory",
     "train_student",
 ]
 

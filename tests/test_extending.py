@@ -113,6 +113,23 @@ def test_code_that_only_a_cache_names_is_not_run(folder: Path) -> None:
     )
 
 
+def test_a_cache_of_ones_own_images_is_looked_at_when_they_are_named(folder: Path) -> None:
+    for command in ("info t.h5 --picture p.png", "verify t.h5 --live 5"):
+        words = f"-m kdcache {command}".split()
+        path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
+        for named, code in (([], 2), (["--dataset", "mine:STRIPES"], 0)):
+            done = subprocess.run(
+                [sys.executable, *words, *named],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == code, done.stderr
+            if code:
+                assert "expected --dataset mine:STRIPES on the command line" in done.stderr
+
+
 class TestRegistry:
     def test_a_name_can_be_registered_once(self) -> None:
         registry: config.Registry[Any] = config.Registry("--it", {"a": "kdcache:__version__"})

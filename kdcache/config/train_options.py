@@ -59,7 +59,7 @@ class TrainOptions(DatasetOptions):
     )
     labels: str = option(
         "dataset",
-        "the dataset's, or the teacher's classes with its top predictions: no label is needed then",
+        "the dataset's; or the teacher's predictions in its own classes, for unlabelled images",
         Role.DATA,
         choices=LABELS,
     )
@@ -83,7 +83,7 @@ class TrainOptions(DatasetOptions):
     optimizer: str = option("sgd", "sgd has Nesterov momentum 0.9", Role.RECIPE, choices=OPTIMIZERS)
     weight_decay: float | None = option(
         None,
-        "on weights, not on biases and norms (default: sgd 0.0005, adamw 0.05)",
+        "decay of weights, not of biases and norms (default: sgd 0.0005, adamw 0.05)",
         Role.RECIPE,
         within=AT_LEAST_0,
     )
@@ -93,7 +93,7 @@ class TrainOptions(DatasetOptions):
         Role.RECIPE,
         within=Range(0, 1),
     )
-    label_smoothing: float = option(0.0, "of the label term", Role.RECIPE, within=Range(0, 1))
+    label_smoothing: float = option(0.0, "smooths the labels", Role.RECIPE, within=Range(0, 1))
     augment: str | None = option(
         None,
         "the student's views: the cached ones, or its own (default: cached where there are several,"

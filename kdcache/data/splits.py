@@ -69,12 +69,16 @@ class ImageData:
         splits: the `Split` of train, validation and test, in this order.
         streamed: whether pixels are to be read ahead of their use from where they lie, instead of
             being moved to the device.
+        limit, store_size, split_seed: with which the images were read and split.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, Split]
     streamed: bool = False
+    limit: int | None = None
+    store_size: int | None = None
+    split_seed: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int]:

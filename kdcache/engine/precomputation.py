@@ -38,9 +38,9 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
             "name": images.name,
             "class_names": list(images.class_names),
             "image_shape": list(images.image_shape),
-            "limit": options.limit,
-            "store_size": options.store_size if images.name == "folder" else None,
-            "split_seed": options.split_seed,
+            "limit": images.limit,
+            "store_size": images.store_size if images.name == "folder" else None,
+            "split_seed": images.split_seed,
         },
         "splits": {
             split: {"rows": len(part), "views": views[split], "digest": part.digest()}

@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw images, their views and the teacher's top predictions",
     )
     parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="name of the cache's dataset; needed for one of your own, package.module:name",
+    )
+    parser.add_argument(
         "--data",
         type=Path,
         default=Path("data"),
@@ -40,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         _print_tables(contents.facts)
     if arguments.picture is not None:
-        images = distill.load_images_of(contents.cache, arguments.data)
+        images = distill.load_images_of(contents.cache, arguments.data, dataset=arguments.dataset)
         report.draw_teacher_predictions(contents.cache, images, contents.targets, arguments.picture)
         say(f"\nviews and the teacher's top predictions: {arguments.picture}")
     if arguments.soft_targets is not None:

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the teacher's weights, if phase one had them from a file",
     )
     parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="name of the cache's dataset; needed for one of your own, package.module:name",
+    )
+    parser.add_argument(
         "--data",
         type=Path,
         default=Path("data"),
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with the dataset's images",
     )
     parser.add_argument("--device", default="auto", help="where the teacher runs")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of rows")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of that choice")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     result = report.rerun_teacher(
         opened,
-        distill.load_images_of(opened, arguments.data),
+        distill.load_images_of(opened, arguments.data, dataset=arguments.dataset),
         arguments.live,
         weights=arguments.teacher_weights,
         device=arguments.device,

@@ -61,7 +61,7 @@ def render_page(comparison: Comparison, pixels: Tensor | str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<header>\n<h1>{escape(title)}</h1>\n{_lede(comparison.words)}{_facts(groups)}</header>\n"
-        f"{body}\n<footer>Made by <code>python -m kdcache compare --html</code>.</footer>\n"
+        f"{body}\n<footer>Made by <code>kdcache compare --html</code>.</footer>\n"
         "</main>\n</body>\n</html>"
     )
 
