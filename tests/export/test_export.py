@@ -109,7 +109,7 @@ def test_every_code_block_of_the_documentation(
     capsys.readouterr()
     for line in lines:
         if " export " not in line or line.split()[-1] in HERE:
-            assert run(tools.main, *shlex.split(line)[3:]) == 0
+            assert run(tools.main, *shlex.split(line)[1:]) == 0
     said = capsys.readouterr().out
     assert said.count("checked on 64 images of the test split in batches of 1 and 63") == len(HERE)
     assert run(tools.main, "predict", "runs/student", "photo.jpg", "--top", 1, "--json") == 0

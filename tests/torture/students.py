@@ -18,7 +18,7 @@ from torch import nn
 from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.data.datasets import load_images
 from kdcache.engine.precomputation import precompute
-from kdcache.engine.student_run import StudentRun
+from kdcache.engine.student_run import train_student
 from kdcache.engine.teacher import prepare_teacher
 from kdcache.engine.training_data import TrainingData, load_training_data
 from kdcache.models.build import build_model
@@ -67,14 +67,7 @@ def train(options: TrainOptions, training_data: TrainingData) -> Child:
     def work(report: Any) -> None:
         torch.set_num_threads(1)
         begun = (options.out / "config.json").exists()
-        run = StudentRun(
-            resumed_options(options.out) if begun else options,
-            training_data,
-            lambda _: None,
-            lambda *_: None,
-        )
-        run.train()
-        run.finish()
+        train_student(resumed_options(options.out) if begun else options, training_data)
 
     return fork(work)
 

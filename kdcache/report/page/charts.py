@@ -201,10 +201,8 @@ def diagram(
     parts = []
     for tick in (0, 25, 50, 75, 100):
         at = side * tick / 100
-        parts += [
-            line(left, bottom - at, left + side, bottom - at, "grid"),
-            text(left - 5, bottom - at + 4, tick, "tick end"),
-        ]
+        parts.append(line(left, bottom - at, left + side, bottom - at, "grid"))
+        parts.append(text(left - 5, bottom - at + 4, tick, "tick end"))
         parts.append(text(left + at, bottom + strip + 24, tick, "tick middle"))
     for number in np.flatnonzero(counts):
         x, width = left + side * number / bins, side / bins
