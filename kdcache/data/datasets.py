@@ -132,15 +132,8 @@ def load_images(
     splits = {}
     for split, own_images, own_labels in zip(SPLITS, images, labels, strict=True):
         splits[split] = Split(own_images, torch.from_numpy(own_labels))
-    return ImageData(
-        name,
-        source.class_names,
-        splits,
-        streamed=bool(stream) or source.streamed,
-        limit=limit,
-        store_size=store_size,
-        split_seed=split_seed,
-    )
+    streamed = bool(stream) or source.streamed
+    return ImageData(name, source.class_names, splits, streamed, limit, store_size, split_seed)
 
 
 def _check_labels(source: Source, name: str) -> None:
