@@ -1,10 +1,15 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
-# Each of them makes .venv first.
+# make test-lowest: all tests on Python 3.10 with the lowest versions that pyproject.toml declares.
+# make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 VENV := .venv
 RUN := $(VENV)/bin/python
+LOWEST := .venv-lowest
+INSTALL := -m pip install --quiet --disable-pip-version-check
+THIS := --no-deps --no-build-isolation --editable .
 
 # The teacher sees 200,000 images with labels once; the students have 1,200, of which they know
 # one of ten classes.
@@ -13,13 +18,21 @@ SMALL := shufflenet_v2_x0_5
 STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
            --temperature 2 --alpha 0.5 --overwrite
 
-.PHONY: install lint typecheck test demo torture
+.PHONY: install lint typecheck test test-lowest lock demo torture
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# every package with its hash; then the project itself, which has none
+$(VENV)/installed: pyproject.toml requirements/locked.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,dev]"
+	$(RUN) $(INSTALL) --require-hashes -r requirements/locked.txt -r requirements/dev.txt
+	$(RUN) $(INSTALL) $(THIS)
+	touch $@
+
+$(LOWEST)/installed: pyproject.toml requirements/lowest.txt
+	$(PYTHON310) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(INSTALL) --require-hashes -r requirements/lowest.txt
+	$(LOWEST)/bin/python $(INSTALL) $(THIS)
 	touch $@
 
 lint: install
@@ -32,6 +45,17 @@ typecheck: install
 test: install
 	$(RUN) -m pytest
 
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest
+
+LOCK := uv pip compile --quiet --generate-hashes --python-version 3.10
+EXTRAS := pyproject.toml --extra test --extra onnx --extra safetensors --extra tensorboard
+lock:
+	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
+	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
+	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
+	    --output-file requirements/lowest.txt
+
 demo: install
 	$(RUN) train_student.py --dataset shapes-fine --student $(SMALL) --student-weights none --alpha 0 --augment none \
 	    --image-size 32 --epochs 1 --batch-size 256 --lr 0.5 --out $(DEMO)/teacher --overwrite
@@ -39,7 +63,7 @@ demo: install
 	    --augment crop-flip --views 16 --cache $(DEMO)/teacher.h5 --restart
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/labels --alpha 0
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/distilled
-	$(RUN) -m kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
+	$(VENV)/bin/kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
 	@echo "page: $(DEMO)/report.html; pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
 
 torture: install

@@ -97,7 +97,7 @@ def test_the_source_distribution_holds_everything(built: Path) -> None:
         held = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
         "precompute_teacher.py", "train_student.py", "pyproject.toml", "Makefile", "README.md",
-        "CHANGELOG.md", "LICENSE", "constraints.txt", ".ci/run", ".pre-commit-config.yaml",
+        "CHANGELOG.md", "LICENSE", "requirements/locked.txt", ".ci/run", ".pre-commit-config.yaml",
         "tests/conftest.py", "tests/cli/conftest.py", "docs/format.md", "docs/evidence.py",
         "kdcache/py.typed", "kdcache/__main__.py",
     }  # fmt: skip
