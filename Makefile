@@ -53,7 +53,7 @@ EXTRAS := pyproject.toml --extra test --extra onnx --extra safetensors --extra t
 lock:
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
 	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
-	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
+	$(LOCK) --universal --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
 	    --output-file requirements/lowest.txt
 
 demo: install

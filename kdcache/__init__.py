@@ -106,7 +106,7 @@ __all__ = [
     "train_student",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__ = lazy_exports(__name__)
 
