@@ -3,6 +3,7 @@
 import configparser
 import email
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LOWEST = ROOT / "requirements" / "lowest.txt"
 PACKAGE = ROOT / "kdcache"
 
 BUILD = """
@@ -107,3 +109,20 @@ def test_the_source_distribution_holds_everything(built: Path) -> None:
             if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
                 assert str(path.relative_to(ROOT)) in held
     assert not [name for name in held if "__pycache__" in name]
+
+
+def test_the_lowest_versions_that_are_declared_are_those_that_are_tried() -> None:
+    declared = re.findall(r'"([A-Za-z_]+)>=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    tried = dict(re.findall(r"^(\S+)==(\S+)", LOWEST.read_text(), re.MULTILINE))
+    for name, version in declared:
+        if name == "setuptools":  # what builds the package, not what it runs with
+            continue
+        pinned = tried[name.lower().replace("_", "-")]
+        assert pinned.removesuffix(".0").startswith(version.removesuffix(".0")), name
+
+
+def test_every_locked_package_has_hashes() -> None:
+    for file in ("locked.txt", "dev.txt", "lowest.txt"):
+        text = (ROOT / "requirements" / file).read_text()
+        pins = re.findall(r"^\S+==[^\n]*\n    --hash=sha256:", text, re.MULTILINE)
+        assert len(pins) == len(re.findall(r"^\S+==", text, re.MULTILINE)) > 0

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import pickle
 import select
 import signal
@@ -314,5 +315,9 @@ def hooked(around: Callable[..., Any], reading: bool = False) -> Iterator[None]:
 
         return call
 
-    with replaced(os, **{name: hook(name) for name in WRITE_CALLS}):
+    hooks = {name: hook(name) for name in WRITE_CALLS}
+    # Python 3.10's pathlib keeps its own references to these functions
+    of_pathlib = {name: hooks[name] for name in ("mkdir", "unlink", "rename")}
+    accessor = getattr(pathlib, "_normal_accessor", os)
+    with replaced(os, **hooks), replaced(accessor, **of_pathlib):
         yield
