@@ -26,7 +26,7 @@ build_meta.build_sdist(folder)
 """
 """What pip and `python -m build` call, in this environment, so that nothing is downloaded."""
 
-FOLDERS = ("kdcache", "tests", "docs", ".ci")
+FOLDERS = ("kdcache", "tests", "docs", "requirements", ".ci")
 FILES = ("", ".py", ".md", ".txt", ".toml", ".in", ".yaml")
 """What is copied: not a cache that somebody has made beside it."""
 

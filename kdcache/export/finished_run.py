@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdcache.config import DATASETS, is_import_path
+from kdcache.config import DATASETS
 from kdcache.data import Renderer, load_images, whole_image_views
 from kdcache.errors import DataError
 from kdcache.models import (
@@ -121,10 +121,10 @@ def sample_images(run: FinishedRun, folder: Path | None, count: int) -> Tensor |
     Raises DataError where `folder` is given and does not hold them, or holds others.
     """
     options, names = run.config.options, run.card.preprocessing.class_names
-    dataset, place = run.summary.dataset, folder or options.data
+    dataset, place = run.summary.dataset or "", folder or options.data
     # a dataset of the user's own is code, which does not run because a file names it
-    known = dataset is not None and not is_import_path(dataset)
-    if not known or not DATASETS.load(dataset).is_at_hand(place):
+    readable = dataset in DATASETS and DATASETS.load(dataset).is_at_hand(place)
+    if not readable:
         if folder is None:
             return None
         wanted = f"the images of {dataset or 'a dataset that the run recorded'} in {folder}"
