@@ -17,6 +17,7 @@ class _Logits(nn.Module):
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.student = student
+        self.eval()  # a new module is in training mode, which torch's ONNX exporter warns of
 
     def forward(self, images: Tensor) -> Tensor:
         return class_logits(self.student(images))
@@ -82,7 +83,7 @@ def _read_safetensors(raw: bytes, student: nn.Module) -> Callable[[Tensor], Tens
         for value in module.state_dict().values():
             value.zero_()
     module.load_state_dict(safetensors.torch.load(raw))
-    return _Logits(module).eval()
+    return _Logits(module)
 
 
 def _any_batch() -> tuple[dict[int, torch.export.Dim]]:
