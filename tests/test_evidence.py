@@ -110,3 +110,18 @@ def test_the_probes_that_should_not_be_used_are_what_they_are_called(
 
 def test_an_unknown_table_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "invalid choice: 'everything'" in refused(evidence.main, capsys, "everything")
+
+
+def test_five_shared_seeds_have_a_paired_test_by_hand() -> None:
+    # differences of 1, 2, 3, 4, 5 points: mean 3, t = 3 / (sqrt(2.5) / sqrt(5)) = 4.243,
+    # for which tables of Student's t with 4 degrees of freedom give p = 0.0132
+    def runs(*accuracies: float) -> list[RunSummary]:
+        return [
+            RunSummary("", "", 0.0, accuracy, accuracy, seed=seed)
+            for seed, accuracy in enumerate(accuracies)
+        ]
+
+    baseline, distilled = runs(0.5, 0.5, 0.5, 0.5, 0.5), runs(0.51, 0.52, 0.53, 0.54, 0.55)
+    table = evidence.markdown({"labels only": baseline, "distilled": distilled}).splitlines()
+    assert table[2] == "| labels only | 50.00 ± 0.00 | 50.00 ± 0.00 | +0.00 | 5 |"
+    assert table[3] == "| distilled | 53.00 ± 1.58 | 53.00 ± 1.58 | +3.00 (p = 0.013) | 5 |"

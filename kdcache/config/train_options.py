@@ -96,8 +96,8 @@ class TrainOptions(DatasetOptions):
     label_smoothing: float = option(0.0, "smooths the labels", Role.RECIPE, within=Range(0, 1))
     augment: str | None = option(
         None,
-        "the student's views: the cached ones, or its own (default: cached where there are several,"
-        " else crop-flip)",
+        "the student's views: the cached ones, or its own (default: cached where there are several"
+        " and each is shown 8 times at most, else crop-flip)",
         Role.RECIPE,
         choices=("cached",),
         registry=VIEW_POLICIES,

@@ -40,6 +40,14 @@ class TeacherTargets:
             chosen[head] = some[:, :views]
         return dataclasses.replace(self, train=chosen)
 
+    def averaged(self) -> "TeacherTargets":
+        """With the mean of each image's logits over its views, `(N, 1, ...)`.
+
+        It is what the cache knows about a view that the teacher has not seen.
+        """
+        means = {head: logits.mean(1, keepdim=True) for head, logits in self.train.items()}
+        return dataclasses.replace(self, train=means)
+
 
 def make_targets(
     cache: Cache, projection: str, class_names: Sequence[str] | None = None

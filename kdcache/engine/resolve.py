@@ -26,6 +26,8 @@ _LEARNING_RATES = {
 }
 _REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
+_MOST_SHOWINGS = 8
+"""How often a cached view is shown, at most, before fresh crops teach more (docs/evidence.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,6 @@ def resolve_config(
     projection, heads, views = _teaching(options, cache)
     pretrained = weights != "none"
     preprocessing = _preprocessing(options, weights, images, cache)
-    several_views = views > 1 and options.alpha > 0
     lr = _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH
     return TrainConfig(
         student=options.student,
@@ -112,7 +113,7 @@ def resolve_config(
         heads=heads,
         projection=projection,
         views=views,
-        augment=options.augment or ("cached" if several_views else "crop-flip"),
+        augment=options.augment or _default_augment(options, views),
         live_teacher=options.live_teacher,
         mix=options.mix,
         loss=options.loss,
@@ -182,9 +183,12 @@ def describe_teaching(
             " read"
         )
     elif config.matching == "unmatched":
+        known = f"the mean over its {config.views} cached views"
+        if config.views == 1:
+            known = "those of its cached view"
         lines.append(
-            f"augmentation {config.augment} is the student's own: the soft targets are those of the"
-            " whole image (unmatched views)"
+            f"the student sees its own {config.augment} of each image; the soft targets are {known}"
+            " (unmatched views)"
         )
     elif config.epochs > config.views:
         shared = f"{config.epochs} epochs share {config.views} cached views"
@@ -233,6 +237,12 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
             "use another --loss or --projection",
         )
     return name, heads, options.views or cached_views
+
+
+def _default_augment(options: TrainOptions, views: int) -> str:
+    """The cached views as long as none is shown too often, else crops of the student's own."""
+    few_showings = options.epochs <= _MOST_SHOWINGS * views
+    return "cached" if options.alpha > 0 and views > 1 and few_showings else "crop-flip"
 
 
 def _preprocessing(

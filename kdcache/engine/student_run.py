@@ -107,6 +107,9 @@ class StudentRun:
         check_processes(self.config, len(rows), processes)
         self.targets, self.view_table = data.part(self.config.projection, rows, self.config.views)
 
+        if self.targets is not None and self.config.matching == "unmatched":
+            self.targets = self.targets.averaged()
+
         online = None
         if options.live_teacher and options.alpha > 0:
             weights = options.teacher_weights

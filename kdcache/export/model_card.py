@@ -166,7 +166,8 @@ def _limits(summary: RunSummary, options: TrainOptions) -> list[str]:
     ]
     if summary.views == "unmatched":
         lines.append(
-            "The student's views were its own: the soft targets were those of the whole image."
+            "The student's views were its own: the soft targets were the mean over the views that"
+            " the teacher had seen."
         )
     if summary.labels == "teacher":
         lines.append(

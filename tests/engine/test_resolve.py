@@ -91,13 +91,19 @@ class TestDefaults:
         assert resolve_config(given, images, cache(), CPU).lr == 0.1
 
     @pytest.mark.parametrize(
-        ("views", "alpha", "augment"),
-        [(1, 0.9, "crop-flip"), (4, 0.9, "cached"), (4, 0.0, "crop-flip"), (1, 0.0, "crop-flip")],
+        ("views", "epochs", "alpha", "augment"),
+        [
+            (1, 5, 0.9, "crop-flip"),
+            (4, 32, 0.9, "cached"),
+            (4, 33, 0.9, "crop-flip"),  # each view would be shown more than 8 times
+            (4, 5, 0.0, "crop-flip"),
+            (1, 5, 0.0, "crop-flip"),
+        ],
     )
     def test_augmentation(
-        self, views: int, alpha: float, augment: str, indexed_images: Images
+        self, views: int, epochs: int, alpha: float, augment: str, indexed_images: Images
     ) -> None:
-        given = TrainOptions(**TINY, alpha=alpha)
+        given = TrainOptions(**TINY, alpha=alpha, epochs=epochs)
         found = resolve_config(given, indexed_images(), cache(views), CPU)
         assert found.augment == augment
         assert found.matching == ("matched" if augment == "cached" else "unmatched")
@@ -194,6 +200,14 @@ class TestPlan:
         assert self.plan(indexed_images(), epochs=10) == [
             "the teacher, through the probe: 80.0% validation accuracy",
             "10 epochs share 4 cached views: each is shown about 2.5 times",
+        ]
+
+    def test_words_say_what_is_known_of_the_students_own_views(
+        self, indexed_images: Images
+    ) -> None:
+        assert self.plan(indexed_images(), epochs=33)[1:] == [
+            "the student sees its own crop-flip of each image; the soft targets are the mean over"
+            " its 4 cached views (unmatched views)"
         ]
 
     def test_a_better_baseline_is_a_warning(self, indexed_images: Images) -> None:

@@ -432,3 +432,37 @@ def test_what_several_processes_cannot_share_is_refused(
     )
     with pytest.raises(KdcacheError, match=message):
         StudentRun(options, load_training_data(options), processes=Processes(0, 3))
+
+
+class TestOwnViews:
+    """The student's own crops, which the teacher has not seen."""
+
+    def taught_with(self, cache: Path, out: Path, **options: Any) -> Tensor:
+        given = TrainOptions(
+            cache=cache,
+            student="tiny_models:tiny_cnn",
+            projection="none",
+            out=out,
+            **options,
+        )
+        run = StudentRun(given, load_training_data(given))
+        assert run.targets is not None
+        return run.targets.train["student"]
+
+    def test_are_taught_with_the_mean_over_the_cached_views(
+        self, same_classes: Path, tmp_path: Path
+    ) -> None:
+        logits = np.asarray(open_cache(same_classes).splits["train"].logits, np.float64)
+        found = self.taught_with(same_classes, tmp_path / "all", augment="crop-flip")
+        assert found.shape == (TRAINING, 1, logits.shape[2])
+        assert found[:, 0].numpy() == pytest.approx(logits.mean(1), abs=2e-3)  # stored as float16
+        first_two = self.taught_with(same_classes, tmp_path / "two", augment="crop-flip", views=2)
+        assert first_two[:, 0].numpy() == pytest.approx(logits[:, :2].mean(1), abs=2e-3)
+
+    def test_cached_and_whole_images_keep_their_own(
+        self, same_classes: Path, tmp_path: Path
+    ) -> None:
+        logits = np.asarray(open_cache(same_classes).splits["train"].logits)
+        for augment in ("cached", "none"):
+            found = self.taught_with(same_classes, tmp_path / augment, augment=augment)
+            assert np.array_equal(found.numpy(), logits)
