@@ -193,8 +193,6 @@ PATIENCE = {
         "labels only": LABELS,
         "cached views, T = 4, alpha = 0.9": {"augment": "cached"},
         "cached views, T = 2, alpha = 0.5": {"augment": "cached", "temperature": 2.0, "alpha": 0.5},
-        "own crops, T = 4, alpha = 0.9": {"augment": "crop-flip"},
-        "own crops, T = 4, alpha = 0.5": {"augment": "crop-flip", "alpha": 0.5},
         "own crops, T = 2, alpha = 0.5": {"augment": "crop-flip", "temperature": 2.0, "alpha": 0.5},
     }.items()
 }

@@ -64,9 +64,9 @@ class TrainOptions(DatasetOptions):
         choices=LABELS,
     )
     loss: str = option("kl", "the distillation term", Role.RECIPE, registry=LOSSES)
-    temperature: float = option(4.0, "softens teacher and student", Role.RECIPE, within=POSITIVE)
+    temperature: float = option(2.0, "softens teacher and student", Role.RECIPE, within=POSITIVE)
     alpha: float = option(
-        0.9,
+        0.5,
         "weight of the distillation term; the label term has 1 - alpha",
         Role.RECIPE,
         within=Range(0, 1),

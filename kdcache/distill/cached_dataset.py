@@ -37,7 +37,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
         split: str = "train",
         *,
         projection: str = "probe",
-        temperature: float = 4.0,
+        temperature: float = 2.0,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,

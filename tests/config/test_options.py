@@ -285,8 +285,8 @@ def test_options_survive_a_shell(options: TrainOptions) -> None:
 
 def test_a_command_line_holds_what_differs_from_the_defaults() -> None:
     assert PrecomputeOptions().command_line() == "python precompute_teacher.py"
-    options = TrainOptions(cache=Path("x y.h5"), small_stem=True, temperature=2.0)
+    options = TrainOptions(cache=Path("x y.h5"), small_stem=True, temperature=4.0)
     assert (
         options.command_line()
-        == "python train_student.py --cache 'x y.h5' --small-stem --temperature 2.0"
+        == "python train_student.py --cache 'x y.h5' --small-stem --temperature 4.0"
     )

@@ -175,7 +175,7 @@ class TestFinding:
             )
 
     def test_the_command_is_the_recorded_one_or_made_from_the_options(self, tmp_path: Path) -> None:
-        write_run(tmp_path / "a", 0.5, alpha=0.5, seed=3)
+        write_run(tmp_path / "a", 0.5, alpha=0.9, temperature=2.0, seed=3)
         recorded = write_run(tmp_path / "b", 0.5) / "config.json"
         config = json.loads(recorded.read_text()) | {"command": "python train_student.py --alpha 0"}
         recorded.write_text(json.dumps(config))
@@ -183,7 +183,7 @@ class TestFinding:
         (write_run(tmp_path / "d", 0.5) / "config.json").unlink()
         (one, other, labels_only, nothing), _ = find_runs([tmp_path])
         expected = (
-            "python train_student.py --seed 3 --student resnet18 --alpha 0.5 --epochs 3 --out"
+            "python train_student.py --seed 3 --student resnet18 --alpha 0.9 --epochs 3 --out"
             f" {tmp_path / 'a'}"
         )
         assert one.command == (expected, False)
