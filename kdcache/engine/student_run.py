@@ -105,10 +105,7 @@ class StudentRun:
         rows = data.images.splits["train"].spread(options.train_images)
         self.images = data.images.with_train(rows)
         check_processes(self.config, len(rows), processes)
-        self.targets, self.view_table = data.part(self.config.projection, rows, self.config.views)
-
-        if self.targets is not None and self.config.matching == "unmatched":
-            self.targets = self.targets.averaged()
+        self.targets, self.view_table = data.part(self.config, rows)
 
         online = None
         if options.live_teacher and options.alpha > 0:

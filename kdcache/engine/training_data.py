@@ -14,6 +14,7 @@ from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Mix, Split, load_selected_images
 from kdcache.distill import Head, TeacherTargets, load_images_of, make_targets
+from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.teacher import OnlineTeacher
 from kdcache.engine.trainer import OnlineLogits
 from kdcache.errors import OptionError
@@ -40,17 +41,21 @@ class TrainingData:
         return self._targets[projection]
 
     def part(
-        self, projection: str, rows: np.ndarray, views: int
+        self, config: TrainConfig, rows: np.ndarray
     ) -> tuple[TeacherTargets | None, np.ndarray | None]:
-        """What the cached teacher says of some training images, in their first `views` views.
+        """What the cached teacher says of some training images, in their first views.
+
+        Where the student's views are its own, that is the mean over them.
 
         Returns the targets and the views themselves, int16 `(N, views, 5)`; None and None without
         a cache.
         """
         if self.cache is None:
             return None, None
-        targets = self.targets(projection).select(rows, views)
-        return targets, self.cache.splits["train"].views[rows, :views]
+        targets = self.targets(config.projection).select(rows, config.views)
+        if config.matching == "unmatched":
+            targets = targets.averaged()
+        return targets, self.cache.splits["train"].views[rows, : config.views]
 
     def online_teacher(
         self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
