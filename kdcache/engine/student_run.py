@@ -28,6 +28,7 @@ from kdcache.runs import (
     RunSummary,
     TeacherScores,
     best_labels_only,
+    read_config,
 )
 from kdcache.runtime import SINGLE_PROCESS, Processes, pick_device
 
@@ -211,15 +212,16 @@ class StudentRun:
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run, if there is one."""
         last = RunRecorder(folder).read_last(self.device)
-        if last is None:
-            return
-        faults = last.config.differences(self._run_config)
+        begun = last.config if last else read_config(folder)
+        faults = begun.differences(self._run_config) if begun else []
         if faults:
             raise DataError(
                 f"the cache, images, software and kind of device with which {folder} was begun",
                 "; ".join(faults),
                 "train anew",
             )
+        if last is None:
+            return
         self.trainer.load_state_dict(last.trainer)
         self.history, self._seconds = list(last.history), last.seconds
 
@@ -232,6 +234,7 @@ class StudentRun:
         return RunConfig(
             options=self.options.replace(resume=None),
             fingerprint=self.cache.fingerprint if self.cache else None,
+            content_digest=self.cache.content_digest if self.cache else None,
             # a cache's fingerprint speaks for its images
             images=None if self.cache else self.images.splits["train"].digest(),
             software=", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -246,6 +249,7 @@ class StudentRun:
             self.config.small_stem,
             self.images.image_shape,  # before they become the student's input
             self.cache.fingerprint if self.cache else None,
+            self.cache.content_digest if self.cache else None,
         )
 
     def _summary(self, best_epoch: int, validation_accuracy: float) -> RunSummary:

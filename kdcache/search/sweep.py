@@ -160,7 +160,8 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
         if ours not in (None, "auto") and ours != theirs:  # else it was filled in by default
             faults.append(f"{name} {theirs}, not {ours}")
     fingerprint = data.cache.fingerprint if data.cache else None
-    if held.fingerprint != fingerprint:
+    content_digest = data.cache.content_digest if data.cache else None
+    if held.fingerprint != fingerprint or not held.same_content(content_digest):
         faults.append("another cache")
     if faults:
         expected, found = (

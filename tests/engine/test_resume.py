@@ -8,10 +8,12 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
+from cache_makers import reverse_logits
 from commands import refused, run
 
 import precompute_teacher
 import train_student
+from kdcache.cache import open_cache
 from kdcache.runtime import files, tensor_files
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
@@ -132,6 +134,35 @@ def test_another_cache_is_noticed(
     teacher = ["--teacher", "tiny_models:tiny_cnn", "--seed", 1]
     assert run(precompute_teacher.main, *SHAPES, *teacher, "--cache", tmp_path / "t.h5") == 0
     assert "fingerprint: " in refused(train_student.main, capsys, "--resume", tmp_path / "run")
+
+
+def test_a_cache_of_the_same_manifest_with_other_logits_is_noticed(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = tmp_path / "t.h5", tmp_path / "run"
+    shutil.copy(cache, copy)
+    assert run(train_student.main, "--cache", copy, *STUDENT, "--out", out) == 0
+    digest = open_cache(copy).content_digest
+    for name in ("config.json", "student.json"):
+        assert json.loads((out / name).read_text())["content_digest"] == digest
+    reverse_logits(copy)
+    message = refused(train_student.main, capsys, "--resume", out)
+    assert f"the cache's content: {digest} and {open_cache(copy).content_digest}" in message
+    # before its first epoch is over, a run has only config.json
+    (out / "last.pt").unlink()
+    assert "the cache's content: " in refused(train_student.main, capsys, "--resume", out)
+
+
+def test_an_older_run_knows_no_content(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(train_student.main, "--cache", cache, *STUDENT, "--out", out) == 0
+    state = torch.load(out / "last.pt", weights_only=True)
+    del state["config"]["content_digest"]
+    torch.save(state, out / "last.pt")
+    document = json.loads((out / "config.json").read_text())
+    del document["content_digest"]
+    (out / "config.json").write_text(json.dumps(document))
+    assert run(train_student.main, "--resume", out) == 0
 
 
 def test_a_torn_checkpoint_is_refused(
