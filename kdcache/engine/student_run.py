@@ -19,7 +19,6 @@ from kdcache.engine.resolve import (
 from kdcache.engine.student import Evaluation, build_student
 from kdcache.engine.trainer import Trainer
 from kdcache.engine.training_data import TrainingData, load_training_data
-from kdcache.errors import DataError
 from kdcache.models import StudentCard, student_state_dict
 from kdcache.runs import (
     EpochRecord,
@@ -28,7 +27,6 @@ from kdcache.runs import (
     RunSummary,
     TeacherScores,
     best_labels_only,
-    read_config,
 )
 from kdcache.runtime import SINGLE_PROCESS, Processes, pick_device
 
@@ -211,19 +209,11 @@ class StudentRun:
 
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run, if there is one."""
-        last = RunRecorder(folder).read_last(self.device)
-        begun = last.config if last else read_config(folder)
-        faults = begun.differences(self._run_config) if begun else []
-        if faults:
-            raise DataError(
-                f"the cache, images, software and kind of device with which {folder} was begun",
-                "; ".join(faults),
-                "train anew",
-            )
-        if last is None:
-            return
-        self.trainer.load_state_dict(last.trainer)
-        self.history, self._seconds = list(last.history), last.seconds
+        recorder = RunRecorder(folder)
+        last = recorder.resume(self._run_config, self.device, self.trainer.load_state_dict)
+        if last is not None:
+            self._processes.broadcast_object(lambda: recorder.secure_best(last, self.device))
+            self.history, self._seconds = list(last.history), last.seconds
 
     def _make_run_config(self, command: str) -> RunConfig:
         versions = {
