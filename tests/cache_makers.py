@@ -179,6 +179,16 @@ def reseal(path: Path, layout: Layout) -> None:
         check_seal(fd, read_layout(fd, str(path)), str(path))
 
 
+def reverse_logits(path: Path) -> None:
+    """Forge: the training images' logits in the opposite order, sealed again; the same manifest."""
+    layout = read_layout_of(path)
+    with open(path, "r+b") as file:
+        rows = np.memmap(file, "<u2", "r+", layout.logits[0].offset, layout.logits[0].size // 2)
+        rows[:] = rows[::-1].copy()
+        rows.flush()
+    reseal(path, layout)
+
+
 def replace_in_manifest(path: Path, old: bytes, new: bytes) -> None:
     """Forge: change bytes of the manifest, none more and none less, and seal the file again."""
     assert len(old) == len(new)

@@ -42,11 +42,16 @@ class CacheSplit:
 
 @dataclass(frozen=True)
 class Cache:
-    """A complete, checked cache."""
+    """A complete, checked cache.
+
+    `fingerprint` is the digest of its manifest: what it should hold. `content_digest` is the
+    SHA-256 in its seal: what it holds. The logits have a part in that through their CRC32s.
+    """
 
     path: Path
     manifest: Manifest
     fingerprint: str
+    content_digest: str
     splits: dict[str, CacheSplit]
 
 
@@ -64,7 +69,7 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
     with _opened(path) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
         name = str(path)  # only for messages: another cache may bear it by now
         layout = read_layout(fd, name)
-        check_seal(fd, layout, name)
+        content_digest = check_seal(fd, layout, name).hex()
         manifest = read_manifest(fd, layout, name)
         if check_logits:
             _check_blocks(fd, layout, name)
@@ -73,7 +78,7 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
         if in_memory is None:
             in_memory = fits_in_memory(sum(extent.size for extent in layout.logits))
         splits = {split: _load_split(file, arrays, split, in_memory) for split in SPLITS}
-    return Cache(path, manifest, manifest.fingerprint, splits)
+    return Cache(path, manifest, manifest.fingerprint, content_digest, splits)
 
 
 def read_sealed_manifest(path: Path) -> Manifest:

@@ -135,13 +135,18 @@ def write_seal(fd: int, layout: Layout) -> None:
     os.pwrite(fd, _with_crc(_SEAL.pack(_SEAL_MAGIC, sealed_digest(fd, layout))), _HALF)
 
 
-def check_seal(fd: int, layout: Layout, name: str) -> None:
-    """Raise CacheDamagedError unless every byte but the logits is the one that was sealed."""
+def check_seal(fd: int, layout: Layout, name: str) -> bytes:
+    """The SHA-256 that the seal holds: of every byte but the logits, and of their CRC32s.
+
+    Raises CacheDamagedError unless every byte but the logits is the one that was sealed.
+    """
     raw = os.pread(fd, _HALF, _HALF)
     if raw[: len(_SEAL_MAGIC)] != _SEAL_MAGIC or not _crc_holds(raw):
         raise damaged(name, "its seal")
-    if _SEAL.unpack_from(raw)[1] != sealed_digest(fd, layout):
+    digest = sealed_digest(fd, layout)
+    if _SEAL.unpack_from(raw)[1] != digest:
         raise damaged(name, "a byte outside the logits")
+    return digest
 
 
 def sealed_digest(fd: int, layout: Layout) -> bytes:

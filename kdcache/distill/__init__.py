@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from kdcache.distill.probe_file import (
         load_or_fit_probe,
+        verify_probe,
     )
     from kdcache.distill.projections import (
         Head,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,23 @@ def make_optimizer(
         lr = config.lr
         return torch.optim.SGD(groups, lr=lr, momentum=_MOMENTUM, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer the state of another one of the same kind and parameters.
+
+    Raises ValueError, or what torch raises, where it is not such a state. torch itself looks at
+    little more than the number of parameters.
+    """
+    settings = [group.keys() for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if [group.keys() for group in optimizer.param_groups] != settings:
+        raise ValueError("the settings of another optimizer")
+    for parameter, kept in optimizer.state.items():
+        for value in kept.values():
+            # a mean for each weight, or one number: the count of the steps
+            if isinstance(value, Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError("the state of another optimizer")
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

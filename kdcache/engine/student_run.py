@@ -1,5 +1,6 @@
 """One run of phase two: resolve the options, build the student, train it, record what came out."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from kdcache.engine.resolve import (
 from kdcache.engine.student import Evaluation, build_student
 from kdcache.engine.trainer import Trainer
 from kdcache.engine.training_data import TrainingData, load_training_data
-from kdcache.errors import DataError
 from kdcache.models import StudentCard, student_state_dict
 from kdcache.runs import (
     EpochRecord,
@@ -28,6 +28,7 @@ from kdcache.runs import (
     RunSummary,
     TeacherScores,
     best_labels_only,
+    only_writer,
 )
 from kdcache.runtime import SINGLE_PROCESS, Processes, pick_device
 
@@ -73,8 +74,11 @@ def train_student(
     Raises OptionError, DataError, CacheDamagedError or DivergedError.
     """
     run = StudentRun(options, data or load_training_data(options), callbacks, processes)
-    run.train()
-    return run.finish()
+    with contextlib.ExitStack() as stack:
+        lock = only_writer(options.out)
+        processes.broadcast_object(lambda: stack.enter_context(lock))
+        run.train()
+        return run.finish()
 
 
 class StudentRun:
@@ -127,14 +131,17 @@ class StudentRun:
         self._recorder = RunRecorder(options.out, options.tensorboard and processes.is_main)
         self._seconds = 0.0
         self._run_config = self._make_run_config(options.command_line())
-        if options.resume is not None:
-            self._restore(options.resume)
-        else:
-            begin = self._recorder.begin
-            processes.broadcast_object(lambda: begin(self._run_config, options.overwrite))
 
     def train(self) -> None:
-        """All epochs that are still to come, each followed by validation and a checkpoint."""
+        """All epochs that are still to come, each followed by validation and a checkpoint.
+
+        The folder is written from here on; the caller sees to it that nobody else does.
+        """
+        if self.options.resume is not None:
+            self._restore(self.options.resume)
+        else:
+            begin, overwrite = self._recorder.begin, self.options.overwrite
+            self._processes.broadcast_object(lambda: begin(self._run_config, overwrite))
         self._callbacks.on_message(self._plan())
         epochs = self.config.epochs
         try:
@@ -210,31 +217,21 @@ class StudentRun:
 
     def _restore(self, folder: Path) -> None:
         """Go on after the last finished epoch of an interrupted run, if there is one."""
-        last = RunRecorder(folder).read_last(self.device)
-        if last is None:
-            return
-        faults = last.config.differences(self._run_config)
-        if faults:
-            raise DataError(
-                f"the cache, images, software and kind of device with which {folder} was begun",
-                "; ".join(faults),
-                "train anew",
-            )
-        self.trainer.load_state_dict(last.trainer)
-        self.history, self._seconds = list(last.history), last.seconds
+        recorder = RunRecorder(folder)
+        last = recorder.resume(self._run_config, self.device, self.trainer.load_state_dict)
+        if last is not None:
+            self._processes.broadcast_object(lambda: recorder.secure_best(last, self.device))
+            self.history, self._seconds = list(last.history), last.seconds
 
     def _make_run_config(self, command: str) -> RunConfig:
-        versions = {
-            "kdcache": kdcache.__version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        }
+        software = f"kdcache {kdcache.__version__}, torch {torch.__version__}"
         return RunConfig(
             options=self.options.replace(resume=None),
             fingerprint=self.cache.fingerprint if self.cache else None,
+            content_digest=self.cache.content_digest if self.cache else None,
             # a cache's fingerprint speaks for its images
             images=None if self.cache else self.images.splits["train"].digest(),
-            software=", ".join(f"{name} {version}" for name, version in versions.items()),
+            software=f"{software}, torchvision {torchvision.__version__}",
             device_type=self.device.type,
             command=command,
         )
@@ -246,6 +243,7 @@ class StudentRun:
             self.config.small_stem,
             self.images.image_shape,  # before they become the student's input
             self.cache.fingerprint if self.cache else None,
+            self.cache.content_digest if self.cache else None,
         )
 
     def _summary(self, best_epoch: int, validation_accuracy: float) -> RunSummary:

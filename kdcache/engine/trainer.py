@@ -17,7 +17,12 @@ from kdcache.config import LOSSES
 from kdcache.data import ImageData, Mix, draw_mix
 from kdcache.distill import DistillationLoss, Head, TeacherTargets, label_loss
 from kdcache.engine.batches import Batch, Batches
-from kdcache.engine.optimization import DivergenceMonitor, learning_rate, make_optimizer
+from kdcache.engine.optimization import (
+    DivergenceMonitor,
+    learning_rate,
+    load_optimizer,
+    make_optimizer,
+)
 from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.student import Student
 from kdcache.models import Model, class_logits
@@ -125,11 +130,23 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.student.module.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self._generators = [generator.cpu() for generator in state["generators"]]
+        """Go on from what `state_dict` returned.
+
+        Raises ValueError where it is something else, or of another training.
+        """
+        try:
+            self.student.module.load_state_dict(state["model"])
+            load_optimizer(self._optimizer, state["optimizer"])
+            self._scaler.load_state_dict(dict(state["scaler"]))
+            generators = [generator.cpu() for generator in state["generators"]]
+        except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{error!r:.200}") from error
+        kinds, own = (
+            [(one.dtype, one.shape) for one in some] for some in (generators, self._generators)
+        )
+        if kinds != own:
+            raise ValueError("the states of other generators")
+        self._generators = generators
 
     def _step(self, inputs: Tensor, batch: Batch, mix: Mix | None) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device.

@@ -86,7 +86,7 @@ def _unfinished(folder: Path, missing: str) -> DataError:
 
 def _build_student(card: StudentCard, weights: Path) -> nn.Module:
     """The student with its weights, in evaluation mode."""
-    state, classes = read_state_dict(weights), len(card.preprocessing.class_names)
+    state, classes = read_state_dict(weights, foreign=False), len(card.preprocessing.class_names)
     fault = "no class names"
     # GoogLeNet's auxiliary heads keep the classes that they had in the pretrained weights when the
     # last head is replaced; so where a model of `classes` outputs does not fit, that was the case

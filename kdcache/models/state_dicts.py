@@ -11,20 +11,27 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from kdcache.errors import DataError
+from kdcache.runtime import load_tensors
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, foreign: bool = True) -> dict[str, Tensor]:
     """Read a state dict without executing anything that a pickle could hold.
 
     Wrappers {'state_dict': ...} and {'model': ...} and the prefix of DistributedDataParallel are
-    taken off. Raises DataError where the file is missing, damaged or holds something else.
+    taken off.
+
+    Args:
+        foreign: whether others may have saved it, as `load_tensors` says.
+
+    Raises DataError where the file is missing, damaged or holds something else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler of a damaged file raises nearly anything
-        raise DataError(
-            "a state dict saved by torch.save", f"{path}, which is not one", "give another file"
-        ) from error
+    state = load_tensors(
+        path,
+        torch.device("cpu"),
+        expected="a state dict saved by torch.save",
+        remedy="give another file" if foreign else "copy it again or train anew",
+        foreign=foreign,
+    )
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -22,6 +22,7 @@ class StudentCard:
         image_shape: (height, width) in pixels of the dataset's images, before they become the
             student's square input; None where an older version did not record it.
         fingerprint: of the cache that it was trained from; None for labels only.
+        content_digest: of that cache; None where an older version did not record it, too.
     """
 
     preprocessing: Preprocessing
@@ -29,6 +30,7 @@ class StudentCard:
     small_stem: bool = False
     image_shape: tuple[int, int] | None = None
     fingerprint: str | None = None
+    content_digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`."""
@@ -41,6 +43,7 @@ class StudentCard:
             "model": self.model,
             "small_stem": self.small_stem,
             "fingerprint": self.fingerprint,
+            "content_digest": self.content_digest,
             "image_shape": list(self.image_shape) if self.image_shape else None,
         }
 
@@ -63,6 +66,7 @@ class StudentCard:
             entry.boolean("small_stem") if "small_stem" in entry else False,
             shape,
             entry.text("fingerprint") if "fingerprint" in entry else None,
+            entry.text("content_digest") if "content_digest" in entry else None,
         )
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
         read_history,
         read_summary,
     )
+    from kdcache.runs.lock import (
+        claim,
+        only_writer,
+    )
     from kdcache.runs.predictions import (
         Predictions,
     )

@@ -1,6 +1,5 @@
 """The file of a run's predictions for the test images: labels, student and teacher logits."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,20 +7,11 @@ import torch
 from torch import Tensor
 
 from kdcache.errors import DataError
-from kdcache.runtime import save_tensors
+from kdcache.runtime import load_tensors, save_tensors
 
 _LARGEST = torch.finfo(torch.float16).max
-# what the unpickler and the fields of a file that somebody else wrote may raise
-_FAULTS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-)
+# what the fields of a file that somebody else wrote may raise
+_FAULTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -66,15 +56,14 @@ def read_predictions(path: Path) -> Predictions | None:
     """
     if not path.exists():
         return None
+    expected, remedy = f"{path} as train_student.py writes it", "remove it or train anew"
+    state = load_tensors(path, torch.device("cpu"), expected=expected, remedy=remedy)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         labels, student = state["labels"].long(), state["student"].float()
         teacher = state["teacher"].float() if "teacher" in state else None
         _check_shapes(labels, student, teacher)
     except _FAULTS as error:
-        raise DataError(
-            f"{path} as train_student.py writes it", f"{error!r:.200}", "remove it or train anew"
-        ) from error
+        raise DataError(expected, f"{error!r:.200}", remedy) from error
     return Predictions(labels, student, teacher)
 
 

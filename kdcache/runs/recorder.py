@@ -3,7 +3,7 @@ flight.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from kdcache.runs.folder import (
     PREDICTIONS_FILE,
     STUDENT_FILE,
     SUMMARY_FILE,
+    read_config,
     start_run,
 )
 from kdcache.runs.predictions import save_predictions
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
 from kdcache.runtime import load_tensors, save_tensors, write_json, write_text
+
+# what a file of another structure may raise where its fields are read
+_FAULTS = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,65 @@ class RunRecorder:
         write_json(self.folder / CARD_FILE, card.to_json())
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
 
+    def resume(
+        self, now: RunConfig, device: torch.device, load: Callable[[dict[str, Any]], None]
+    ) -> Checkpoint | None:
+        """Have a trainer go on after the run's last finished epoch; None where it finished none.
+
+        Args:
+            now: what it would go on with.
+            load: takes what `Trainer.state_dict` returned, or raises ValueError.
+
+        Raises DataError where the run was begun with other things, or last.pt cannot be used.
+        """
+        last = self.read_last(device)
+        begun = last.config if last else read_config(self.folder)
+        faults = begun.differences(now) if begun else []
+        if faults:
+            expected = (
+                f"the cache, images, software and kind of device with which {self.folder} was begun"
+            )
+            raise DataError(expected, "; ".join(faults), "train anew")
+        if last is not None:
+            try:
+                load(last.trainer)
+            except ValueError as error:
+                raise _unusable(self.folder / LAST_CHECKPOINT, error) from error
+        return last
+
     def read_best(self, device: torch.device) -> tuple[dict[str, Tensor], int, float]:
         """The best epoch's model, its number and its validation accuracy."""
         path = self.folder / BEST_CHECKPOINT
         best = load_tensors(path, device)
         try:
-            return best["model"], int(best["epoch"]), float(best["validation_accuracy"])
-        except (KeyError, TypeError, ValueError) as error:
+            model, epoch = dict(best["model"]), int(best["epoch"])
+            return model, epoch, float(best["validation_accuracy"])
+        except _FAULTS as error:
             raise _unusable(path, error) from error
+
+    def secure_best(self, last: Checkpoint, device: torch.device) -> None:
+        """See to it that best.pt has the best epoch's model, before a run goes on.
+
+        Where it has not, and that epoch is the last one, last.pt has the same model.
+
+        Raises DataError where no file has it.
+        """
+        epochs = len(last.history)
+        best = max(last.history, key=lambda record: record.validation_accuracy)
+        path = self.folder / BEST_CHECKPOINT
+        try:
+            model, epoch, _ = self.read_best(device)
+            # a run that was killed between best.pt and last.pt does its last epoch again
+            if epoch in (best.epoch, epochs + 1) and _alike(model, last.trainer["model"]):
+                return
+            fault = _unusable(
+                path, ValueError(f"a model that is not the one of epoch {best.epoch}")
+            )
+        except DataError as error:
+            fault = error
+        if best.epoch != epochs:
+            raise fault
+        self.keep_best(last.trainer["model"], best)
 
     def read_last(self, device: torch.device) -> Checkpoint | None:
         """Where the run stood after its last finished epoch; None where it finished none."""
@@ -126,12 +181,24 @@ class RunRecorder:
         try:
             history = tuple(EpochRecord.from_json(record) for record in state.pop("history"))
             seconds, config = float(state.pop("seconds")), RunConfig.from_json(state.pop("config"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if not history or [one.epoch for one in history] != list(range(1, len(history) + 1)):
+                raise ValueError("history: expected every epoch from the first one on")
+        except _FAULTS as error:
             raise _unusable(path, error) from error
         return Checkpoint(state, history, seconds, config)
 
 
+def _alike(one: dict[str, Any], other: dict[str, Tensor]) -> bool:
+    """Whether two state dicts have the same names and shapes."""
+    if one.keys() != other.keys():
+        return False
+    return all(
+        isinstance(value, Tensor) and value.shape == other[key].shape for key, value in one.items()
+    )
+
+
 def _unusable(path: Path, error: Exception) -> DataError:
+    """The error for a run's file of another structure."""
     return DataError(f"{path} as train_student.py writes it", f"{error!r:.200}", "train anew")
 
 

@@ -26,6 +26,7 @@ class RunConfig:
         software: versions, in one line.
         device_type: cpu, cuda or mps; None where an older version did not record it.
         command: the command line, as it was given.
+        content_digest: of the cache; None where an older version did not record it.
     """
 
     options: TrainOptions
@@ -34,16 +35,14 @@ class RunConfig:
     software: str | None = None
     device_type: str | None = None
     command: str | None = None
+    content_digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return document | {"options": self.options.as_dict()}
 
     def differences(self, other: RunConfig) -> list[str]:
-        """What keeps a run from going on under another configuration, as 'images.
-
-        One and other'.
-        """
+        """What keeps a run from going on under another one, as 'images: one and other'."""
         found = []
         for key in ("fingerprint", "images", "software", "device_type"):
             one, now = getattr(self, key), getattr(other, key)
@@ -51,13 +50,20 @@ class RunConfig:
                 one, now = _without_kdcache(one), _without_kdcache(now)
             if one != now:
                 found.append(f"{key}: {one} and {now}")
+        if not found and not self.same_content(other.content_digest):
+            found.append(f"the cache's content: {self.content_digest} and {other.content_digest}")
         return found
+
+    def same_content(self, content_digest: str | None) -> bool:
+        """Whether the cache may be one of this content; it may where either is not known."""
+        known = self.content_digest is not None and content_digest is not None
+        return not known or self.content_digest == content_digest
 
     @classmethod
     def from_json(cls, document: Any) -> RunConfig:
         """Raises ValueError, naming the field or the option."""
         entry = JsonObject(document)
-        texts = ("fingerprint", "images", "software", "device_type", "command")
+        texts = ("fingerprint", "images", "software", "device_type", "command", "content_digest")
         known = {key: entry.text(key) for key in texts if key in entry}
         try:
             options = TrainOptions.from_dict(entry.mapping("options"))

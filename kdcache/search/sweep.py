@@ -1,10 +1,7 @@
 """Many students of one cache: every combination of some settings, each with several seeds."""
 
-import contextlib
-import fcntl
 import statistics
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -14,6 +11,7 @@ from kdcache.errors import KdcacheError, OptionError
 from kdcache.runs import (
     EpochRecord,
     RunSummary,
+    claim,
     read_config,
     read_history,
     read_summary,
@@ -67,7 +65,7 @@ def train_all(
         callbacks.on_student(number, len(students))
         if finished([options]) or (options.out / _STOPPED).exists():
             continue
-        with _claimed(options.out) as mine:
+        with claim(options.out) as mine:
             if not mine:
                 callbacks.on_message(f"{options.out.name}: another process is at it")
             elif not finished([options]):  # by another process, just before
@@ -160,7 +158,8 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
         if ours not in (None, "auto") and ours != theirs:  # else it was filled in by default
             faults.append(f"{name} {theirs}, not {ours}")
     fingerprint = data.cache.fingerprint if data.cache else None
-    if held.fingerprint != fingerprint:
+    content_digest = data.cache.content_digest if data.cache else None
+    if held.fingerprint != fingerprint or not held.same_content(content_digest):
         faults.append("another cache")
     if faults:
         expected, found = (
@@ -168,19 +167,3 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
             f"{options.out} with {'; '.join(faults)}",
         )
         raise OptionError(expected, found, "give another --out")
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process may train the student of a folder.
-
-    Nobody else may until the end of the block.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True

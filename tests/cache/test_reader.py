@@ -6,7 +6,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cache_makers import assert_right, block_extents, flip, make_manifest, partial, stop_after
+from cache_makers import (
+    assert_right,
+    block_extents,
+    flip,
+    make_manifest,
+    partial,
+    reverse_logits,
+    stop_after,
+)
 
 from kdcache.cache.reader import open_cache, read_sealed_manifest
 from kdcache.errors import CacheDamagedError, DataError, KdcacheError
@@ -39,6 +47,20 @@ class TestWhole:
     def test_fingerprint_is_read_without_the_logits(self, good_path: Path) -> None:
         manifest = make_manifest()
         assert read_sealed_manifest(good_path) == manifest
+
+
+class TestContentDigest:
+    def test_it_is_that_of_the_seal(self, good_path: Path, good: bytes) -> None:
+        cache = open_cache(good_path)
+        assert cache.content_digest == good[264:296].hex()
+        assert open_cache(good_path, check_logits=False).content_digest == cache.content_digest
+
+    def test_other_logits_give_another_one_and_the_same_fingerprint(self, good_path: Path) -> None:
+        before = open_cache(good_path)
+        reverse_logits(good_path)
+        after = open_cache(good_path)
+        assert after.fingerprint == before.fingerprint
+        assert after.content_digest != before.content_digest
 
 
 class TestNoCache:

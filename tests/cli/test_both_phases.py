@@ -26,6 +26,7 @@ def test_both_phases_leave_what_they_promise(
     assert {path.name for path in out.iterdir()} == {
         "config.json", "metrics.jsonl", "last.pt", "best.pt", "student.pt", "student.json",
         "summary.json", "predictions.pt", "curves.png", "confusion.png", "views.png",
+        "lock",
     }  # fmt: skip
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]

@@ -59,7 +59,7 @@ def cache(views: int = 4, teacher_names: list[str] | None = None) -> Cache:
         "software": {"torch": "2", "torchvision": "0", "device": "cpu", "compile": "none"},
     }
     manifest = Manifest.from_json(document)
-    return Cache(Path("t.h5"), manifest, manifest.fingerprint, {})
+    return Cache(Path("t.h5"), manifest, manifest.fingerprint, "c" * 64, {})
 
 
 TINY = {"student": "tiny_models:tiny_cnn", "cache": Path("t.h5")}

@@ -8,11 +8,14 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
+from cache_makers import flip, reverse_logits
 from commands import refused, run
 
 import precompute_teacher
 import train_student
-from kdcache.runtime import files, tensor_files
+from kdcache.cache import open_cache
+from kdcache.runs import RunRecorder
+from kdcache.runtime import files, save_tensors, tensor_files
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 STUDENT = ["--student", "tiny_models:tiny_cnn", "--epochs", "2", "--batch-size", "32"]
@@ -134,6 +137,35 @@ def test_another_cache_is_noticed(
     assert "fingerprint: " in refused(train_student.main, capsys, "--resume", tmp_path / "run")
 
 
+def test_a_cache_of_the_same_manifest_with_other_logits_is_noticed(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = tmp_path / "t.h5", tmp_path / "run"
+    shutil.copy(cache, copy)
+    assert run(train_student.main, "--cache", copy, *STUDENT, "--out", out) == 0
+    digest = open_cache(copy).content_digest
+    for name in ("config.json", "student.json"):
+        assert json.loads((out / name).read_text())["content_digest"] == digest
+    reverse_logits(copy)
+    message = refused(train_student.main, capsys, "--resume", out)
+    assert f"the cache's content: {digest} and {open_cache(copy).content_digest}" in message
+    # before its first epoch is over, a run has only config.json
+    (out / "last.pt").unlink()
+    assert "the cache's content: " in refused(train_student.main, capsys, "--resume", out)
+
+
+def test_an_older_run_knows_no_content(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(train_student.main, "--cache", cache, *STUDENT, "--out", out) == 0
+    state = torch.load(out / "last.pt", weights_only=True)
+    del state["config"]["content_digest"]
+    torch.save(state, out / "last.pt")
+    document = json.loads((out / "config.json").read_text())
+    del document["content_digest"]
+    (out / "config.json").write_text(json.dumps(document))
+    assert run(train_student.main, "--resume", out) == 0
+
+
 def test_a_torn_checkpoint_is_refused(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +175,146 @@ def test_a_torn_checkpoint_is_refused(
     assert "expected a checkpoint" in refused(
         train_student.main, capsys, "--resume", tmp_path / "run"
     )
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(train_student.main, "--cache", cache, *STUDENT, "--out", folder) == 0
+    return left_by(folder)
+
+
+@pytest.fixture(scope="module")
+def interrupted(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, real = tmp_path_factory.mktemp("interrupted") / "run", RunRecorder.keep_last
+
+    def stop(*arguments: Any) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecorder, "keep_last", stop)
+        assert run(train_student.main, "--cache", cache, *STUDENT, "--out", folder) == 130
+    return folder
+
+
+class TestCheckpointsThatAreNotSound:
+    """Of a run that was interrupted after its first epoch of two, its best so far."""
+
+    @pytest.fixture
+    def out(self, interrupted: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(interrupted, tmp_path / "run"))
+
+    def damage_best(self, out: Path, how: str) -> None:
+        path = out / "best.pt"
+        state = torch.load(path, weights_only=True)
+        if how == "missing":
+            path.unlink()
+        elif how == "torn":
+            path.write_bytes(path.read_bytes()[:1000])
+        elif how == "one bit":
+            flip(path, path.stat().st_size // 2, 1)
+        elif how == "a tensor":
+            save_tensors(path, torch.zeros(3))
+        elif how == "another model":
+            save_tensors(path, state | {"model": {"weight": torch.zeros(3)}})
+        elif how == "no model":
+            save_tensors(path, state | {"model": 3})
+        else:
+            save_tensors(path, state | {"epoch": 7})
+
+    WAYS = ("missing", "torn", "one bit", "a tensor", "another model", "no model", "another epoch")
+
+    @pytest.mark.parametrize("how", WAYS)
+    def test_the_last_epoch_speaks_for_the_best(
+        self, how: str, out: Path, whole: dict[str, Any]
+    ) -> None:
+        self.damage_best(out, how)
+        assert run(train_student.main, "--resume", out) == 0
+        assert left_by(out) == whole
+
+    @pytest.mark.parametrize("how", WAYS)
+    def test_or_it_says_that_it_cannot(
+        self, how: str, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The best epoch, whose model only best.pt had, is not the last one."""
+        state = torch.load(out / "last.pt", weights_only=True)
+        state["history"] = [
+            state["history"][0] | {"epoch": epoch, "validation_accuracy": accuracy}
+            for epoch, accuracy in ((1, 0.9), (2, 0.1))
+        ]
+        save_tensors(out / "last.pt", state)
+        self.damage_best(out, how)
+        message = refused(train_student.main, capsys, "--resume", out)
+        assert f"{out / 'best.pt'}" in message and message.endswith("train anew")
+
+    def test_a_best_epoch_that_the_last_one_does_not_know_yet(
+        self, out: Path, whole: dict[str, Any]
+    ) -> None:
+        """The run was killed between the two files: the epoch is done again."""
+        state = torch.load(out / "best.pt", weights_only=True)
+        save_tensors(out / "best.pt", state | {"epoch": 2})
+        before = (out / "best.pt").read_bytes()
+        recorder = RunRecorder(out)
+        last = recorder.read_last(torch.device("cpu"))
+        assert last is not None
+        recorder.secure_best(last, torch.device("cpu"))
+        assert (out / "best.pt").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"model": None},
+            {"model": {}},
+            {"model": {"0.weight": torch.zeros(2)}},
+            {"optimizer": None},
+            {"optimizer": {}},
+            {"optimizer": {"state": {}, "param_groups": []}},
+            {"scaler": 3},
+            {"generators": None},
+            {"generators": []},
+            {"generators": [torch.zeros(3)]},
+            {"generators": [3]},
+            {"history": None},
+            {"history": []},
+            {"history": [{"epoch": 2, "validation_accuracy": 0.5}]},
+            {"history": [3]},
+            {"seconds": None},
+            {"seconds": 10**400},
+            {"config": None},
+            {"config": {}},
+        ],
+        ids=lambda change: str(change)[:60],
+    )
+    def test_a_last_one_of_another_structure_is_refused(
+        self, change: dict[str, Any], out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        state = torch.load(out / "last.pt", weights_only=True)
+        for instead in (state | change, {key: state[key] for key in state.keys() - change.keys()}):
+            save_tensors(out / "last.pt", instead)
+            message = refused(train_student.main, capsys, "--resume", out)
+            assert f"{out / 'last.pt'}" in message and message.endswith("train anew")
+
+    @pytest.mark.parametrize("what", ["momentum", "setting", "type"])
+    def test_nor_one_of_another_optimizer(
+        self, what: str, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        state = torch.load(out / "last.pt", weights_only=True)
+        if what == "momentum":
+            state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(7)
+        elif what == "setting":
+            del state["optimizer"]["param_groups"][0]["weight_decay"]
+        else:
+            state["optimizer"]["state"][0] = 3
+        save_tensors(out / "last.pt", state)
+        assert f"{out / 'last.pt'}" in refused(train_student.main, capsys, "--resume", out)
+
+    @pytest.mark.parametrize("content", [[1], torch.zeros(3), 5, {}], ids=str)
+    def test_nor_something_else(
+        self, content: Any, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        save_tensors(out / "last.pt", content)
+        assert f"{out / 'last.pt'}" in refused(train_student.main, capsys, "--resume", out)
 
 
 def test_tensorboard_has_every_epoch(cache: Path, tmp_path: Path) -> None:

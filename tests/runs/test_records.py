@@ -24,7 +24,7 @@ OPTIONS = TrainOptions(
     out=Path("a b"),
     lr=0.1,
 )
-CONFIG = RunConfig(OPTIONS, "f" * 64, None, "torch 9", "cpu", "python train_student.py")
+CONFIG = RunConfig(OPTIONS, "f" * 64, None, "torch 9", "cpu", "python train_student.py", "c" * 64)
 EPOCH = EpochRecord(3, 0.5, 1.25, 0.1, 2.0, 1.0, 3.0, 0.75, 0.25, 12.5, 100.0)
 SUMMARY = dataclasses.replace(
     summary_of("runs/a", 0.5, alpha=0.9, seed=3),

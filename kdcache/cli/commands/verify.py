@@ -1,12 +1,13 @@
-"""Check every byte of a cache; with --live, also run its teacher again on some rows."""
+"""Check every byte of a cache and its probe; with --live, also run its teacher on some rows."""
 
 import argparse
+import glob
 from pathlib import Path
 from typing import Any
 
 from kdcache import cache, distill, report
 from kdcache.cli.console import say, warn
-from kdcache.errors import CacheDamagedError
+from kdcache.errors import CacheDamagedError, DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
         warn(f"error: {error}")
         return 1
     say(f"{path}: every byte is the one that was written (fingerprint {opened.fingerprint})")
+    if any(path.parent.glob(f"{glob.escape(path.name)}.probe-*.pt")):  # or torch is not needed
+        try:
+            said = distill.verify_probe(opened)
+        except DataError as error:
+            warn(f"error: {error}")
+            return 1
+        if said is not None:
+            say(said)
     if not arguments.live:
         return 0
     result = report.rerun_teacher(

@@ -1,0 +1,58 @@
+"""The lock on a run's folder: only one process at a time writes a run, or two would be mixed."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdcache.errors import DataError, OptionError
+
+_LOCK_FILE = "lock"
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether this process may write a run's folder, which is made where there is none.
+
+    Nobody else may until the end of the block, or of the process. A file system without locks
+    keeps nobody away.
+
+    Raises DataError where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / _LOCK_FILE, "a")  # noqa: SIM115  # closed by the next `with`
+    except OSError as error:
+        raise DataError(
+            "the right to write the run's folder",
+            f"{folder}: {error.strerror}",
+            "give another --out",
+        ) from error
+    with lock:
+        yield _locked(lock.fileno())
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # no locks here
+    return True
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Be the only one who writes a run's folder until the end of the block.
+
+    Raises OptionError where another process is at it, and as `claim` does.
+    """
+    with claim(folder) as mine:
+        if not mine:
+            raise OptionError(
+                f"no other run writing {folder}",
+                "one that is still going on",
+                "wait for it or give another --out",
+            )
+        yield

@@ -1,0 +1,120 @@
+"""Files of tensors are what was written, or refused; torch.load reads them as any other."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdcache.errors import DataError
+from kdcache.runtime import load_tensors, save_tensors
+
+CPU = torch.device("cpu")
+STATE = {"weight": torch.arange(7.0), "count": torch.tensor(3), "epoch": 5}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_tensors(tmp_path / "last.pt", STATE)
+    return tmp_path / "last.pt"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """As 0.1.0 wrote it, without a SHA-256."""
+    torch.save(STATE, tmp_path / "bare.pt")
+    return tmp_path / "bare.pt"
+
+
+def same(found: dict[str, torch.Tensor]) -> bool:
+    if found.keys() != STATE.keys() or found["epoch"] != STATE["epoch"]:
+        return False
+    return all(torch.equal(found[key], STATE[key]) for key in ("weight", "count"))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        load_tensors(path, CPU)
+    return error.value.found
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_torch_reads_it_as_any_other(saved: Path, mmap: bool) -> None:
+    assert same(torch.load(saved, weights_only=True, mmap=mmap))
+
+
+def test_zip_readers_find_it_whole(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        assert archive.testzip() is None
+
+
+def test_the_same_state_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    save_tensors(tmp_path / "again.pt", STATE)
+    assert (tmp_path / "again.pt").read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize("digest", [True, False], ids=["with a digest", "of 0.1.0"])
+def test_no_changed_byte_gives_other_numbers(
+    digest: bool, foreign: bool, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue("saved" if digest else "bare")
+    if foreign and not digest:
+        pytest.skip("nothing speaks for a stranger's file")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF if place % 3 else 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_tensors(path, CPU, foreign=foreign)
+        except DataError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+            continue
+        assert not digest, place
+        assert same(found), place
+
+
+@pytest.mark.parametrize("name", ["saved", "bare"])
+def test_no_other_length_is_accepted(name: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(name)
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        refusal(path)
+    for more in (b"\0", b"more"):
+        path.write_bytes(content + more)
+        refusal(path)
+
+
+def test_it_says_what_is_damaged(saved: Path, bare: Path) -> None:
+    for path, fault in (
+        (saved, "its SHA-256 is not the one that was recorded"),
+        (bare, "the CRC32 of bare/data/0 is not the one that was recorded"),
+    ):
+        content = path.read_bytes()
+        place = content.index(STATE["weight"].numpy().tobytes())
+        path.write_bytes(content[:place] + b"\1" + content[place + 1 :])
+        assert refusal(path) == f"{path}, which is damaged: {fault}"
+    save_tensors(saved, STATE)
+    saved.write_bytes(saved.read_bytes()[:-1] + b"x")
+    assert refusal(saved) == f"{saved}, which is damaged: its SHA-256 cannot be read"
+    saved.write_bytes(saved.read_bytes() + b"x")
+    assert refusal(saved) == f"{saved}, which is damaged: its end is not the one that was written"
+
+
+@pytest.mark.parametrize("form", ["zip", "older", "without CRC32s"])
+def test_what_others_saved(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    save: Callable[..., None] = torch.save
+    if form == "without CRC32s":
+        before = torch.serialization.get_crc32_options()
+        torch.serialization.set_crc32_options(False)
+        save(STATE, path)
+        torch.serialization.set_crc32_options(before)
+    else:
+        save(STATE, path, _use_new_zipfile_serialization=form == "zip")
+    assert same(load_tensors(path, CPU, foreign=True))
+    if form != "zip":
+        refusal(path)  # we never wrote it
