@@ -363,7 +363,7 @@ class TestModelCard:
         assert [line for line in lines if line not in card.splitlines()] == []
         assert "±9.8 points" in card  # 1.96 * sqrt(0.5 * 0.5 / 100)
         assert "The command was not recorded" in card
-        assert "soft targets were those of the whole image" in card
+        assert "soft targets were the mean over the views" in card
         assert "python train_student.py --cache t.h5" in card
 
     def test_what_was_not_recorded_is_said(self) -> None:

@@ -1,4 +1,4 @@
-"""Check every byte of a cache and its probe; with --live, also run its teacher on some rows."""
+"""Check every byte of a cache and its probe; with --live, also its teacher on some rows."""
 
 import argparse
 import glob
