@@ -49,35 +49,35 @@ class Bench:
         self.cache = self.work / "teacher.h5"
 
     def prepare(self) -> None:
-        """Train the teacher and fill its cache, unless they are there."""
+        """Train the teacher, but for ImageNet's, and fill its cache, unless they are there."""
         images = ["--dataset", "folder", "--data", self.data]
+        views, size = 16, ["--image-size", 32]
         if self.name == "imagenet":
-            if not self.cache.exists():
-                model = ["--teacher", "evidence:efficientnet_lite0", "--image-size", 96]
-                model += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
-                drawn = ["--limit", 4000, "--augment", "crop-flip", "--views", 4]
-                run(precompute_teacher, *images, *model, *drawn, "--cache", self.cache)
-            return
-        trained = self.work.parent / "cifar10" / "teacher"
-        if self.name == "shapes":
+            images += ["--limit", 4000]
+            views, size = 4, ["--image-size", 96]
+            teacher = ["evidence:efficientnet_lite0"]
+            teacher += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+        elif self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
             recipe = ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
             train_teacher(
                 trained, "--dataset", "shapes-fine", "--student", "shufflenet_v2_x0_5", *recipe
             )
-            teacher, weights, views = "shufflenet_v2_x0_5", trained / "student.pt", 16
+            teacher = ["shufflenet_v2_x0_5", "--teacher-weights", trained / "student.pt"]
         else:
+            trained = self.work.parent / "cifar10" / "teacher"
             train_teacher(trained, *images, "--student", f"{NET}:resnet20", "--epochs", 12)
-            teacher, weights, views = f"{NET}:resnet20", trained / "student.pt", 16
-        if self.name == "cifar10-1000":
-            teacher, weights, views = "evidence:thousand_classes", self.work / "teacher.pt", 4
-            if not weights.exists():
-                weights.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
+            teacher = [f"{NET}:resnet20", "--teacher-weights", trained / "student.pt"]
+            if self.name == "cifar10-1000":
+                weights, views = self.work / "teacher.pt", 4
+                teacher = ["evidence:thousand_classes", "--teacher-weights", weights]
+                if not weights.exists():
+                    weights.parent.mkdir(parents=True, exist_ok=True)
+                    torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
         if not self.cache.exists():
-            model = ["--teacher", teacher, "--teacher-weights", weights, "--image-size", 32]
             drawn = ["--augment", "crop-flip", "--views", views]
-            run(precompute_teacher, *images, *model, *drawn, "--cache", self.cache)
+            made = [*images, "--teacher", *teacher, *size, *drawn]
+            run(precompute_teacher, *made, "--cache", self.cache)
 
     def options(self, settings: Settings, seed: int) -> TrainOptions:
         """A student's options; its folder is named after what it does not share with all others."""

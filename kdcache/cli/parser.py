@@ -35,6 +35,22 @@ def parse_options(kind: type[Kind], argv: list[str] | None, description: str | N
     return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
 
 
+def add_image_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Give a parser what `load_images_of` needs, for a command that reads a cache's images."""
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="name of the cache's dataset; needed for one of your own, package.module:name",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help=f"folder with the dataset's images, {purpose}",
+    )
+
+
 def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `kind` that a command line gave, among a command's other arguments."""
     names = {item.name for item in fields(kind)}

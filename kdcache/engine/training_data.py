@@ -45,7 +45,7 @@ class TrainingData:
     ) -> tuple[TeacherTargets | None, np.ndarray | None]:
         """What the cached teacher says of some training images, in their first views.
 
-        Where the student's views are its own, that is the mean over them.
+        Where a student learns from them in views of its own, that is the mean over them.
 
         Returns the targets and the views themselves, int16 `(N, views, 5)`; None and None without
         a cache.
@@ -53,7 +53,7 @@ class TrainingData:
         if self.cache is None:
             return None, None
         targets = self.targets(config.projection).select(rows, config.views)
-        if config.matching == "unmatched":
+        if config.matching == "unmatched" and config.alpha > 0:
             targets = targets.averaged()
         return targets, self.cache.splits["train"].views[rows, : config.views]
 

@@ -459,6 +459,10 @@ class TestOwnViews:
         first_two = self.taught_with(same_classes, tmp_path / "two", augment="crop-flip", views=2)
         assert first_two[:, 0].numpy() == pytest.approx(logits[:, :2].mean(1), abs=2e-3)
 
+    def test_labels_only_averages_nothing(self, same_classes: Path, tmp_path: Path) -> None:
+        found = self.taught_with(same_classes, tmp_path, augment="crop-flip", alpha=0.0)
+        assert found.shape[:2] == (TRAINING, VIEWS)
+
     def test_cached_and_whole_images_keep_their_own(
         self, same_classes: Path, tmp_path: Path
     ) -> None:

@@ -17,6 +17,7 @@ from kdcache.runs import EpochRecord, RunSummary
 from kdcache.search import combinations, sweep
 
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
+STUDENT = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
 
 
 class Said(sweep.SweepCallbacks):
@@ -212,8 +213,7 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         "--out",
         base.out,
     ]
-    options = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
-    assert run(main, *arguments, *options) == 0
+    assert run(main, *arguments, *STUDENT) == 0
     assert len(list(base.out.glob("*/summary.json"))) == 8
     assert "temperature=4.0,alpha=0.5,seed=1" in capsys.readouterr().out
 
@@ -278,21 +278,12 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
             self._lock.close()
             assert run(main, "sweep", *started[0][3:]) == 0
 
-    options = [
-        "--student",
-        "tiny_models:tiny_cnn",
-        "--epochs",
-        1,
-        "--batch-size",
-        32,
-        "--seeds",
-        2,
-        "--out",
-        base.out,
-    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdcache.cli.commands.sweep.subprocess.Popen", Helper)
-        assert run(main, "sweep", base.cache, *options, "--jobs", 2) == 0
+        assert (
+            run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out, "--jobs", 2)
+            == 0
+        )
     assert started[0][1:3] == ["-m", "kdcache.cli.commands.sweep"]
     assert started[0][-2:] == ["--jobs", "1"]
     table = capsys.readouterr().out.splitlines()
@@ -310,19 +301,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
         raise KeyboardInterrupt  # anywhere, without words of its own
 
     monkeypatch.setattr("kdcache.cli.callbacks.draw_pictures", interrupted)
-    options = [
-        "--student",
-        "tiny_models:tiny_cnn",
-        "--epochs",
-        1,
-        "--batch-size",
-        32,
-        "--seeds",
-        2,
-        "--out",
-        base.out,
-    ]
-    assert run(main, "sweep", base.cache, *options) == 130
+    assert run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out) == 130
     assert (
         "interrupted; 1 of 2 students are finished; the same command goes on"
         in capsys.readouterr().err

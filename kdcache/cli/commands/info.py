@@ -7,6 +7,7 @@ from typing import Any
 
 from kdcache import distill, report
 from kdcache.cli.console import say
+from kdcache.cli.parser import add_image_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,18 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="draw images, their views and the teacher's top predictions",
     )
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="name of the cache's dataset; needed for one of your own, package.module:name",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="folder with the images, for --picture",
-    )
+    add_image_arguments(parser, "for --picture")
     parser.add_argument(
         "--soft-targets", type=Path, metavar="PNG", help="draw how spread out the soft targets are"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdcache import cache, distill, report
 from kdcache.cli.console import say, warn
+from kdcache.cli.parser import add_image_arguments
 from kdcache.errors import CacheDamagedError, DataError
 
 
@@ -29,18 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the teacher's weights, if phase one had them from a file",
     )
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="name of the cache's dataset; needed for one of your own, package.module:name",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="folder with the dataset's images",
-    )
+    add_image_arguments(parser, "for --live")
     parser.add_argument("--device", default="auto", help="where the teacher runs")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of that choice")
 
