@@ -3,9 +3,10 @@
 Nothing here imports torch.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,11 +54,18 @@ def start_run(folder: Path, overwrite: bool) -> None:
             f"{folder} with {held[0]}",
             "give another --out, or --overwrite to replace it",
         )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in held:
             (folder / name).unlink()
         shutil.rmtree(folder / PICTURES_FOLDER, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise DataError in place of the OSError of a run's folder that cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise DataError(
             "the right to write the run's folder",

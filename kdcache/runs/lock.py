@@ -5,7 +5,8 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdcache.errors import DataError, OptionError
+from kdcache.errors import OptionError
+from kdcache.runs.folder import writing
 
 _LOCK_FILE = "lock"
 
@@ -19,15 +20,9 @@ def claim(folder: Path) -> Iterator[bool]:
 
     Raises DataError where the folder cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / _LOCK_FILE, "a")  # noqa: SIM115  # closed by the next `with`
-    except OSError as error:
-        raise DataError(
-            "the right to write the run's folder",
-            f"{folder}: {error.strerror}",
-            "give another --out",
-        ) from error
     with lock:
         yield _locked(lock.fileno())
 
