@@ -1,10 +1,10 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
-# make test-lowest: all tests on Python 3.10 with the lowest versions that pyproject.toml declares.
+# make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
 # make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
-PYTHON310 ?= python3.10
+PYTHON311 ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 LOWEST := .venv-lowest
@@ -30,7 +30,7 @@ $(VENV)/installed: pyproject.toml requirements/locked.txt requirements/dev.txt
 	touch $@
 
 $(LOWEST)/installed: pyproject.toml requirements/lowest.txt
-	$(PYTHON310) -m venv $(LOWEST)
+	$(PYTHON311) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(INSTALL) --require-hashes -r requirements/lowest.txt
 	$(LOWEST)/bin/python $(INSTALL) $(THIS)
 	touch $@
@@ -48,8 +48,8 @@ test: install
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest
 
-LOCK := uv pip compile --quiet --generate-hashes --python-version 3.10
-EXTRAS := pyproject.toml --extra test --extra onnx --extra safetensors --extra tensorboard
+LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11
+EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard
 lock:
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
 	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt

@@ -86,7 +86,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "MIT"
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert read(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text()
-    assert metadata["Requires-Python"] == ">=3.10"
+    assert metadata["Requires-Python"] == ">=3.11"
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">")[0].lower() for line in needed} == {
         "torch", "torchvision", "h5py", "numpy", "pillow", "tqdm", "matplotlib",

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 import pickle
 import select
 import signal
@@ -316,8 +315,5 @@ def hooked(around: Callable[..., Any], reading: bool = False) -> Iterator[None]:
         return call
 
     hooks = {name: hook(name) for name in WRITE_CALLS}
-    # Python 3.10's pathlib keeps its own references to these functions
-    of_pathlib = {name: hooks[name] for name in ("mkdir", "unlink", "rename")}
-    accessor = getattr(pathlib, "_normal_accessor", os)
-    with replaced(os, **hooks), replaced(accessor, **of_pathlib):
+    with replaced(os, **hooks):
         yield
