@@ -276,7 +276,7 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
 
         def wait(self) -> None:
             self._lock.close()
-            assert run(main, "sweep", *started[0][3:]) == 0
+            assert run(main, "sweep", *started[0][4:]) == 0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdcache.cli.commands.sweep.subprocess.Popen", Helper)
@@ -284,7 +284,7 @@ def test_helpers_share_the_students_and_the_table_has_theirs(
             run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out, "--jobs", 2)
             == 0
         )
-    assert started[0][1:3] == ["-m", "kdcache.cli.commands.sweep"]
+    assert started[0][1:4] == ["-m", "kdcache.cli.commands.sweep", "2"]
     assert started[0][-2:] == ["--jobs", "1"]
     table = capsys.readouterr().out.splitlines()
     assert "seed=1: another process is at it" in table

@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     helpers = []
     if arguments.jobs > 1:
         helpers = _start_helpers(arguments.jobs, _command(arguments, base))
+        runtime.share_threads(arguments.jobs)
     data = engine.load_training_data(base)
     with Progress("sweep", "student") as whole, Progress("student", "step") as steps:
         try:
@@ -105,7 +106,7 @@ def _start_helpers(jobs: int, words: list[str]) -> list["subprocess.Popen[bytes]
     helpers = []
     for number in range(1, jobs):
         device = ["--device", f"cuda:{number % gpus}"] if gpus else []
-        command = [sys.executable, "-m", _MODULE, *words, "--jobs", "1", *device]
+        command = [sys.executable, "-m", _MODULE, str(jobs), *words, "--jobs", "1", *device]
         quiet = subprocess.DEVNULL
         helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
     return helpers
@@ -125,5 +126,6 @@ def _report(students: Sequence[TrainOptions]) -> int:
     return missing
 
 
-if __name__ == "__main__":  # a helper that `--jobs` started
-    sys.exit(cli.entry_point(["sweep", *sys.argv[1:]]))
+if __name__ == "__main__":  # a helper that `--jobs` started, as one of so many
+    runtime.share_threads(int(sys.argv[1]))
+    sys.exit(cli.entry_point(["sweep", *sys.argv[2:]]))
