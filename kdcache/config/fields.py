@@ -58,6 +58,9 @@ AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 FINITE = Range()
 SEEDS = Range(0, 2**32 - 1)
+IMAGE_SIZES = Range(1, 4096)
+"""Sides in pixels of a model's input: one image of the largest takes 200 MB."""
+VIEW_COUNTS = Range(1, 1000)
 
 
 @dataclass(frozen=True)

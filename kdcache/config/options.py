@@ -16,6 +16,7 @@ from kdcache.config.choices import (
 from kdcache.config.fields import (
     AT_LEAST_1,
     FINITE,
+    IMAGE_SIZES,
     POSITIVE,
     SEEDS,
     Role,
@@ -38,7 +39,7 @@ class Options:
 
     data: Path = option(Path("data"), "folder with the dataset's images", Role.PATHS)
     image_size: int | None = option(
-        None, "side in pixels of the model's square input", Role.RECIPE, within=AT_LEAST_1
+        None, "side in pixels of the model's square input", Role.RECIPE, within=IMAGE_SIZES
     )
     mean: tuple[float, ...] | None = option(
         None, "channel means on the scale 0 to 1, as R,G,B", Role.RECIPE, within=FINITE

@@ -9,7 +9,7 @@ from kdcache.config.choices import (
 )
 from kdcache.config.fields import (
     AT_LEAST_1,
-    Range,
+    VIEW_COUNTS,
     Role,
     option,
 )
@@ -42,7 +42,7 @@ class PrecomputeOptions(DatasetOptions):
         1,
         "views of each training image; view 0 is the whole image",
         Role.RECIPE,
-        within=Range(1, 1000),
+        within=VIEW_COUNTS,
     )
     batch_size: int | None = option(
         None,

@@ -51,9 +51,7 @@ class StudentCard:
     def from_json(cls, document: Any) -> "StudentCard":
         """Raises ValueError, naming the field, where something is missing or cannot be."""
         entry = JsonObject(document)
-        mean, std = (entry.numbers(key, 3) for key in ("mean", "std"))
-        if min(std) <= 0:
-            raise ValueError(f"std: expected numbers above 0, found {std}")
+        mean, std = entry.numbers("mean", 3), entry.numbers("std", 3, positive=True)
         shape = None
         if "image_shape" in entry:
             height, width = entry.numbers("image_shape", 2)
