@@ -51,6 +51,15 @@ def add_image_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
+def add_model_argument(parser: argparse.ArgumentParser, role: str) -> None:
+    """Give a parser the name of the teacher or student that a file names."""
+    parser.add_argument(
+        f"--{role}",
+        metavar="NAME",
+        help=f"the {role}'s name; needed for one of your own, package.module:callable",
+    )
+
+
 def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `kind` that a command line gave, among a command's other arguments."""
     names = {item.name for item in fields(kind)}

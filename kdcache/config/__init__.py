@@ -31,7 +31,7 @@ from kdcache.config.fields import (
 )
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
-from kdcache.config.registry import Registry, import_object, is_import_path
+from kdcache.config.registry import Registry, agreed, import_object, is_import_path
 from kdcache.config.train_options import TrainOptions
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Registry",
     "Role",
     "TrainOptions",
+    "agreed",
     "converter",
     "flag_of",
     "import_object",

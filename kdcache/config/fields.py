@@ -68,7 +68,7 @@ class Spec:
     """What is known of an option beside its name, type and default.
 
     `choices` are the words that it accepts beside what `registry` accepts; with neither, any text
-    of its type goes.
+    of its type goes. `names_code`: its value may be `package.module:name`.
     """
 
     help: str
@@ -76,6 +76,7 @@ class Spec:
     choices: tuple[str, ...] = ()
     registry: Registry[Any] | None = None
     within: Range | None = None
+    names_code: bool = False
 
     def accepts(self, word: str) -> bool:
         """Whether `word` is among the choices."""
@@ -98,9 +99,10 @@ def option(
     choices: Sequence[str] = (),
     registry: Registry[Any] | None = None,
     within: Range | None = None,
+    model: bool = False,
 ) -> Any:
-    """A dataclass field that is also a command-line option."""
-    spec = Spec(help, role, tuple(choices), registry, within)
+    """A dataclass field that is also a command-line option; with `model`, a model's name."""
+    spec = Spec(help, role, tuple(choices), registry, within, model or registry is not None)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 

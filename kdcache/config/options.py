@@ -91,6 +91,11 @@ class Options:
         """The options that have one of these roles."""
         return tuple(item.name for item in fields(cls) if spec_of(item).role in roles)
 
+    @classmethod
+    def names_of_code(cls) -> tuple[str, ...]:
+        """The options whose value may be `package.module:name`."""
+        return tuple(item.name for item in fields(cls) if spec_of(item).names_code)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: paths as text."""
         return {

@@ -24,7 +24,10 @@ class PrecomputeOptions(DatasetOptions):
     script: ClassVar[str] = "precompute_teacher.py"
     cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS)
     teacher: str = option(
-        "vit_b_16", "a torchvision classification model, or package.module:callable", Role.RECIPE
+        "vit_b_16",
+        "a torchvision classification model, or package.module:callable",
+        Role.RECIPE,
+        model=True,
     )
     teacher_weights: str | None = option(
         None,

@@ -40,7 +40,10 @@ class TrainOptions(DatasetOptions):
         Role.RUNTIME,
     )
     student: str = option(
-        "resnet50", "a torchvision classification model, or package.module:callable", Role.RECIPE
+        "resnet50",
+        "a torchvision classification model, or package.module:callable",
+        Role.RECIPE,
+        model=True,
     )
     student_weights: str | None = option(
         None,
@@ -121,6 +124,13 @@ class TrainOptions(DatasetOptions):
     live_teacher: bool = option(
         False, "run the cache's teacher in every step instead of reading its logits", Role.RECIPE
     )
+    teacher: str | None = option(
+        None,
+        "with --live-teacher: the cache's teacher; needed for one of your own,"
+        " package.module:callable",
+        Role.PATHS,
+        model=True,
+    )
     teacher_weights: str | None = option(
         None, "with --live-teacher: its weights, if phase one had them from a file", Role.PATHS
     )
@@ -130,7 +140,8 @@ class TrainOptions(DatasetOptions):
     out: Path = option(Path("runs/student"), "folder for what the run leaves", Role.PATHS)
     resume: Path | None = option(
         None,
-        "go on with the interrupted run in this folder; all other options are its own",
+        "go on with the interrupted run in this folder; all other options are its own, but code of"
+        " your own, package.module:name, must be named again",
         Role.PATHS,
     )
     overwrite: bool = option(False, "replace the run that --out holds", Role.PATHS)

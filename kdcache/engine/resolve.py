@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kdcache.cache import Cache
-from kdcache.config import LOSSES, PROJECTIONS, TrainOptions
+from kdcache.config import LOSSES, PROJECTIONS, TrainOptions, flag_of
 from kdcache.data import ImageData
 from kdcache.distill import Head, default_projection
 from kdcache.errors import OptionError
@@ -212,9 +212,10 @@ def _check_combination(options: TrainOptions) -> None:
     if options.labels == "teacher" and options.projection not in (None, "none"):
         expected = "--projection none for --labels teacher"
         raise OptionError(expected, options.projection, "omit --projection")
-    if options.teacher_weights is not None and not options.live_teacher:
-        expected = "--live-teacher with --teacher-weights"
-        raise OptionError(expected, "it alone", "add --live-teacher or omit it")
+    for name in ("teacher", "teacher_weights"):
+        if getattr(options, name) is not None and not options.live_teacher:
+            expected = f"--live-teacher with {flag_of(name)}"
+            raise OptionError(expected, "it alone", "add --live-teacher or omit it")
 
 
 def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[Head, ...], int]:

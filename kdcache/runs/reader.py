@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcache.config import TrainOptions
+from kdcache.config import TrainOptions, agreed, flag_of
 from kdcache.errors import DataError
 from kdcache.models import CARD_FILE, read_student_card
 from kdcache.runs.folder import (
@@ -94,10 +94,13 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     )
 
 
-def resumed_options(folder: Path) -> TrainOptions:
+def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
     """The options with which the interrupted run in a folder goes on: its own.
 
-    Raises DataError where there is no run.
+    Args:
+        code: code of the user's own must be named again, as in `loss="my_losses:l1"`.
+
+    Raises DataError where there is no run, OptionError where the run names other code than `code`.
     """
     config = read_config(folder)
     if config is None:
@@ -106,6 +109,10 @@ def resumed_options(folder: Path) -> TrainOptions:
             f"{folder} without {CONFIG_FILE}",
             "give the --out of an interrupted run",
         )
+    for name in TrainOptions.names_of_code():
+        recorded, given = getattr(config.options, name), code.get(name)
+        if recorded is not None:
+            agreed(recorded, given, flag_of(name), folder / CONFIG_FILE)
     return config.options.replace(resume=folder, out=folder)
 
 

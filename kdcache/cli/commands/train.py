@@ -17,9 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    options = TrainOptions(**given(TrainOptions, arguments))
+    words = given(TrainOptions, arguments)
+    options = TrainOptions(**words)
     if options.resume is not None:
-        options = runs.resumed_options(options.resume)
+        code = {name: words.get(name) for name in TrainOptions.names_of_code()}
+        options = runs.resumed_options(options.resume, **code)
     processes = runtime.distributed.init()
     data = processes.main_process_first(lambda: engine.load_training_data(options))
     with Progress("student", unit="step", hidden=not processes.is_main) as progress:
