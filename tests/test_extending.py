@@ -115,7 +115,7 @@ def test_code_that_only_a_cache_names_is_not_run(folder: Path) -> None:
 
 
 def test_a_cache_of_ones_own_images_is_looked_at_when_they_are_named(folder: Path) -> None:
-    words = ["-m", "kdcache", *"verify t.h5 --live 5 --dataset mine:STRIPES".split()]
+    words = ["-m", "kdcache", *["verify", "t.h5", "--live", "5", "--dataset", "mine:STRIPES"]]
     path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
     for named, code in (([], 2), (["--teacher", "tiny_models:tiny_teacher"], 0)):
         done = subprocess.run(

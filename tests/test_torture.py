@@ -7,10 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torture import corruption, full_disk, headers, kills, power_loss, races, students, syscalls
+from torture import (
+    corruption,
+    full_disk,
+    headers,
+    kills,
+    power_loss,
+    races,
+    strangers,
+    students,
+    syscalls,
+)
 from torture.common import Row, replaced
 
 from kdcache.cache import reader, writer
+from kdcache.cache.seal import Seal
 
 SEED = 20
 _begin = writer.CacheWriter._begin
@@ -28,6 +39,7 @@ def forgetting(self: writer.CacheWriter, manifest: Any, create: Any, restart: bo
         (power_loss, 300),
         (corruption, 2000),
         (headers, 60),
+        (strangers, 25),
         (races, 30),
         (students, 5),
     ],
@@ -57,13 +69,13 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         (
             lambda: corruption.run(200, SEED),
             reader,
-            {"check_seal": lambda *arguments: bytes(32)},
+            {"check_seal": lambda *arguments: Seal(bytes(32), bytes(32))},
             "goes unnoticed",
         ),
         (
             lambda: headers.run(5, SEED),
             reader,
-            {"check_seal": lambda *arguments: bytes(32)},
+            {"check_seal": lambda *arguments: Seal(bytes(32), bytes(32))},
             "libhdf5 was given a damaged file",
         ),
         (
@@ -75,7 +87,7 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         (
             lambda: syscalls.run(50, SEED),
             writer,
-            {"write_seal": lambda fd, layout: None},
+            {"write_seal": lambda fd, layout, logits: None},
             "exists and is refused",
         ),
     ],

@@ -233,6 +233,16 @@ def test_differences_are_told_by_path_and_shortened() -> None:
     ]
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_no_field_is_left_out_of_the_comparison(path: str) -> None:
+    known, other = make_manifest(), make_manifest()
+    record = parent_of(other.document, path)
+    record[path.split(".")[-1]] = "another"
+    found = known.differences(other)
+    assert found and all(one.startswith(path) for one in found)
+    assert known.fingerprint != other.fingerprint
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
