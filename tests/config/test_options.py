@@ -44,7 +44,7 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ),
         (
             {"image_size": 0},
-            "expected --image-size to be at least 1; found --image-size 0; correct the option",
+            "expected --image-size to be 1 to 4096; found --image-size 0; correct the option",
         ),
         (
             {"optimizer": "lion"},
