@@ -25,6 +25,7 @@ from torture.common import Row, replaced
 
 from kdcache.cache import reader, seal, writer
 from kdcache.cache.seal import Seal
+from kdcache.distill import matching
 
 SEED = 20
 _begin = writer.CacheWriter._begin
@@ -96,8 +97,8 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         ),
         (
             lambda: strangers.run(6, SEED),
-            reader,
-            {"fault_in_rows": lambda *arguments: 1 // 0},
+            matching,
+            {"check_images_match": lambda *arguments: 1 // 0},
             "ended with 70",
         ),
         (
@@ -123,7 +124,7 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         "names not synchronised",
         "seal not checked",
         "appended bytes ignored",
-        "a fault in the reader",
+        "a traceback of a command",
         "seal not checked before libhdf5",
         "always anew",
         "not sealed",
