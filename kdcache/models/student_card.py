@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcache.config import IMAGE_SIZES
 from kdcache.errors import DataError
 from kdcache.models.preprocessing import Preprocessing
 from kdcache.runtime import JsonObject
@@ -58,8 +59,9 @@ class StudentCard:
             if not (height.is_integer() and width.is_integer() and min(height, width) > 0):
                 raise ValueError(f"image_shape: expected pixels, found {height} and {width}")
             shape = (int(height), int(width))
+        image_size = entry.integer("image_size", 1, int(IMAGE_SIZES.high) + 1)
         return cls(
-            Preprocessing(entry.integer("image_size", 1), mean, std, entry.texts("class_names")),
+            Preprocessing(image_size, mean, std, entry.texts("class_names")),
             entry.text("model"),
             entry.boolean("small_stem") if "small_stem" in entry else False,
             shape,

@@ -24,7 +24,9 @@ from cache_makers import (
     reseal,
 )
 
+from kdcache.cache import hdf5
 from kdcache.cache.reader import open_cache
+from kdcache.cache.seal import Extent
 from kdcache.errors import CacheDamagedError
 
 
@@ -186,6 +188,21 @@ def test_an_extent_beyond_the_file_is_refused(good_path: Path) -> None:
     good_path.write_bytes(content.replace(old, new))
     reseal(good_path, layout)
     with pytest.raises(CacheDamagedError, match="do not use this file"):
+        open_cache(good_path)
+
+
+def test_an_extent_beyond_the_file_is_refused_though_hdf5_let_it_pass(
+    good_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions of libhdf5 before 2.0 did."""
+    end, real = good_path.stat().st_size, hdf5._extent
+
+    def extent(path: Path, file: h5py.File, name: str, spec: hdf5.ArraySpec) -> Extent:
+        found = real(path, file, name, spec)
+        return Extent(end - spec.size + 1, spec.size) if name == "train/labels" else found
+
+    monkeypatch.setattr(hdf5, "_extent", extent)
+    with pytest.raises(CacheDamagedError, match="train/labels elsewhere than"):
         open_cache(good_path)
 
 
