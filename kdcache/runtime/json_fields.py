@@ -79,6 +79,13 @@ class JsonObject:
             return tuple(map(float, value))
         return self._refuse(key, f"{count} numbers" + " above 0" * positive)
 
+    def numbers_or_nulls(self, key: str) -> list[float | None]:
+        """A field that is a list of finite numbers and nulls, of any length."""
+        value = self._get(key)
+        if isinstance(value, list) and all(one is None or _is_finite(one) for one in value):
+            return [None if one is None else float(one) for one in value]
+        return self._refuse(key, "a list of numbers")
+
     def boolean(self, key: str) -> bool:
         value = self._get(key)
         return value if isinstance(value, bool) else self._refuse(key, "true or false")
