@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from kdcache.config import Role, TrainOptions
 from kdcache.errors import DataError
-from kdcache.report.comparison.statistics import PairedTest, mean, paired_test, standard_deviation
+from kdcache.report.comparison.statistics import PairedTest, paired_test
 from kdcache.runs import Run, RunSummary
 
 Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
@@ -66,21 +67,22 @@ class Group:
             value = getattr(run.summary, score)
             if value is not None:
                 found.setdefault(run.summary.seed, []).append(float(value))
-        return {seed: mean(found[seed]) for seed in sorted(found)}
+        return {seed: fmean(found[seed]) for seed in sorted(found)}
 
     def mean_of(self, score: Score) -> float | None:
         """The mean over the seeds; None where no summary has the number."""
         values = list(self.by_seed(score).values())
-        return mean(values) if values else None
+        return fmean(values) if values else None
 
     def spread_of(self, score: Score) -> float | None:
         """The standard deviation over the seeds; None for a single one."""
-        return standard_deviation(list(self.by_seed(score).values()))
+        values = list(self.by_seed(score).values())
+        return stdev(values) if len(values) > 1 else None
 
     @property
     def validation_accuracy(self) -> float:
         """The mean over the seeds."""
-        return mean(list(self.by_seed("validation_accuracy").values()))
+        return fmean(list(self.by_seed("validation_accuracy").values()))
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -157,6 +159,12 @@ def _label(group: Group, groups: Sequence[Group]) -> str:
     if _varies("student", groups):
         parts.append(group.student)
     return ", ".join(parts)
+
+
+def varied_options(groups: Sequence[Group]) -> list[str]:
+    """The options, as a group's `setting` names them, in which these groups differ."""
+    keys = dict.fromkeys(key for group in groups for key in group.setting)
+    return [key for key in keys if _varies(key, groups)]
 
 
 def _varies(key: str, groups: Sequence[Group]) -> bool:
