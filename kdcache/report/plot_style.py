@@ -87,7 +87,7 @@ def spans_decades(values: Iterable[float]) -> bool:
     Without those that are not positive or not finite, for which a logarithmic axis has no place.
     """
     positive = [value for value in values if 0 < value < math.inf]
-    return bool(positive) and max(positive) > 10 * median(positive)
+    return bool(positive and max(positive) > 10 * median(positive))
 
 
 def save_png(figure: Figure, path: Path) -> None:

@@ -9,7 +9,14 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.report.comparison.comparison import Comparison, compare_runs
-    from kdcache.report.comparison.groups import Group, Score, best_of, varied_options
+    from kdcache.report.comparison.groups import (
+        Group,
+        Score,
+        best_of,
+        option_name,
+        option_text,
+        varied_options,
+    )
     from kdcache.report.comparison.rows import Row, TeacherRow
     from kdcache.report.comparison.statistics import margin
 

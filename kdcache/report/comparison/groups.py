@@ -20,7 +20,7 @@ Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
 
 _TOLD_BY_SUMMARY = {"dataset", "live_teacher"}  # by dataset and views
 _ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "epochs", "fingerprint")
-_SHORT = {"temperature": "T", "fingerprint": "cache", "student_weights": "weights"}
+_SHORT = {"temperature": "T", "student_weights": "weights"}
 _DIGITS_OF_A_FINGERPRINT = 8
 
 
@@ -174,12 +174,24 @@ def _varies(key: str, groups: Sequence[Group]) -> bool:
 def _in_words(key: str, value: Any) -> str:
     if key == "matching":
         return "live teacher" if value == "live" else f"{value} views"
+    return f"{_SHORT.get(key) or option_name(key)} {option_text(key, value)}"
+
+
+def option_name(key: str) -> str:
+    """What an option of a group's `setting` is called in a heading."""
+    names = {"fingerprint": "cache", "matching": "whose views"}
+    return names.get(key, key.replace("_", " "))
+
+
+def option_text(key: str, value: Any) -> str:
+    """Its value, short: of a path the name, of a fingerprint the beginning."""
+    if value is None:
+        return "–"
     if key == "fingerprint":
-        value = value[:_DIGITS_OF_A_FINGERPRINT]
-    elif isinstance(value, str):
-        value = PurePath(value).name
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{_SHORT.get(key, key.replace('_', ' '))} {shown}"
+        return str(value)[:_DIGITS_OF_A_FINGERPRINT]
+    if isinstance(value, str):
+        return PurePath(value).name
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _with_baseline(group: Group, groups: Sequence[Group]) -> Group:

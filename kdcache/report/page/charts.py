@@ -1,4 +1,4 @@
-"""What the page's charts have in common: sections, the looks of a group's marks, and its text.
+"""What the page's charts have in common: the looks of a group's marks, their text, their axes.
 
 A trace whose `meta` is a group's number disappears when the page's filters leave that group out.
 Background, text and grid get their colours in the browser (page.js), for light and dark; those of
@@ -13,16 +13,22 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from kdcache.report.comparison import Group, best_of
+from kdcache.report.comparison import Group, best_of, margin
 
 _DISTINCT_GROUPS = 7  # more groups than this, and only labels only and the best have own colours
 _MOST_TICKS = 25
 _LONGEST_TICK = 16  # characters
 
-BLUE, ORANGE, GREY = "#2f86c9", "#d9772b", "#868c92"
-GREEN, RED, PALE = "#3a9b74", "#c9504a", "#a9b4bd"
+BLUE, ORANGE, GREY, GREEN, RED, PALE = (
+    "#2f86c9", "#d9772b", "#868c92", "#3a9b74", "#c9504a", "#a9b4bd"
+)  # fmt: skip
 _OTHERS = (GREEN, "#9c6bc4", "#b58a12", "#c2557f", "#4f8f9f", RED)
-SHADES = [[0, "rgba(47,134,201,0)"], [1, "rgba(47,134,201,1)"]]  # the paper's colour is 0
+CELLS = {
+    "colorscale": [[0, "rgba(47,134,201,0)"], [1, "rgba(47,134,201,1)"]],  # 0: the paper's colour
+    "showscale": False,
+    "xgap": 1,
+    "ygap": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -35,19 +41,20 @@ class Chart:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: title and remark as plain text, charts, and a template's `content`."""
-
-    title: str
-    remark: str
-    charts: Sequence[Chart] = ()
-    template: str | None = None
-    content: Any = None
-
-    @property
-    def anchor(self) -> str:
-        return self.title.lower().replace(" ", "-")
+def chart(
+    title: str,
+    caption: str,
+    traces: Sequence[Any],
+    height: int,
+    *,
+    x: dict[str, Any],
+    y: dict[str, Any],
+    wide: bool = False,
+    **layout: Any,
+) -> Chart:
+    """A chart of Plotly's traces and axes, with no look of its own."""
+    layout |= {"height": height, "template": {}, "xaxis": x, "yaxis": y}
+    return Chart(title, caption, go.Figure(list(traces), layout), wide)
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,19 @@ class Look:
     colour: str
     named: bool
 
+    @property
     def trace(self) -> dict[str, Any]:
-        """What all scatter traces of the group have in common."""
+        """What all traces of the group have in common."""
         shared = {"meta": self.number, "name": self.name, "legendgroup": str(self.number)}
         return shared | {"opacity": 1 if self.named else 0.45}
 
-    def line(self, dash: str = "solid") -> dict[str, Any]:
-        return {"color": self.colour, "dash": dash, "width": 2 if self.named else 1}
+    def points(self, x: Any, y: Any, hover: str, *, symbol: str = "circle", **more: Any) -> Any:
+        """Marks; `hover` is a template of Plotly's."""
+        marker = {"color": self.colour, "size": 9, "symbol": symbol}
+        shared = self.trace | {"showlegend": False, "marker": marker} | more
+        return go.Scatter(
+            x=x, y=y, mode="markers", hovertemplate=f"{hover}<extra></extra>", **shared
+        )
 
 
 def looks(groups: Sequence[Group]) -> list[Look]:
@@ -76,12 +89,16 @@ def looks(groups: Sequence[Group]) -> list[Look]:
     best, few = (best_of(groups, False), best_of(groups, True)), len(groups) <= _DISTINCT_GROUPS
     others, found = iter(_OTHERS), []
     for number, group in enumerate(groups):
-        named = few or group in best
         colour = next(others) if few and group not in best else GREY
         if group in best:
             colour = BLUE if group.distilled else ORANGE
-        found.append(Look(number, escape(group.short_label), colour, named))
+        found.append(Look(number, escape(group.short_label), colour, few or group in best))
     return found
+
+
+def noise(accuracy: float, images: int | None) -> dict[str, Any]:
+    """The error bar, in percent, that the number of test images leaves."""
+    return {"type": "constant", "value": 100 * margin(accuracy, images)} if images else {}
 
 
 def escape(text: object) -> str:
@@ -91,20 +108,13 @@ def escape(text: object) -> str:
 
 def wrapped(text: str, width: int = 20) -> str:
     """Escaped, and on several lines."""
-    return "<br>".join(escape(line) for line in textwrap.wrap(text, width)) or escape(text)
+    return "<br>".join(map(escape, textwrap.wrap(text, width)))
 
 
-def named_axis(names: Sequence[str], **more: Any) -> dict[str, Any]:
+def named_axis(names: Sequence[str], title: str, **more: Any) -> dict[str, Any]:
     """An axis on which place i is names[i]; every n-th of many is shown."""
-    step = -(-len(names) // _MOST_TICKS)
-    texts = [textwrap.shorten(name, _LONGEST_TICK, placeholder="…") for name in names]
-    texts = [text if text != "…" else name[: _LONGEST_TICK - 1] + "…" for text, name in
-             zip(texts, names, strict=True)]  # fmt: skip
-    places = list(range(0, len(names), step))
-    shown = {"tickvals": places, "ticktext": [escape(texts[place]) for place in places]}
+    places = list(range(0, len(names), -(-len(names) // _MOST_TICKS)))
+    texts = [names[at] for at in places]
+    texts = [t if len(t) <= _LONGEST_TICK else f"{t[: _LONGEST_TICK - 1]}…" for t in texts]
+    shown = {"tickvals": places, "ticktext": list(map(escape, texts)), "title": title}
     return shown | {"range": [-0.5, len(names) - 0.5], "showgrid": False} | more
-
-
-def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
-    """A figure with no look of its own."""
-    return go.Figure(list(traces), {"height": height, "template": {}} | layout)

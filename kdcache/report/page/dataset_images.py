@@ -16,7 +16,6 @@ from kdcache.data import load_images
 from kdcache.distill import notable_images
 from kdcache.errors import DataError, KdcacheError
 from kdcache.report.comparison import Group
-from kdcache.report.page.charts import Section
 from kdcache.report.page.prediction_charts import class_names, shown_pair
 from kdcache.runs import Predictions, Run
 
@@ -75,18 +74,21 @@ def _test_images(run: Run, name: str, count: int, digest: str, folder: Path | No
     return test.images
 
 
-def disagreements(groups: Sequence[Group], pixels: Tensor | str) -> Section | None:
+def disagreements(
+    groups: Sequence[Group], pixels: Tensor | str
+) -> tuple[str, list[tuple[str, list[Tile]]]] | None:
     """Test images on which students disagree with each other, the teacher or the label.
 
     Args:
         pixels: uint8 `(M, 3, H, W)`, or why there are none.
+
+    Returns a remark, and the tiles by kind; None where no run left predictions.
     """
     runs = [_best_run(group) for group in shown_pair(groups)]
     if not runs:
         return None
-    title = "Where they disagree"
     if isinstance(pixels, str):
-        return Section(title, f"Test images with label and predictions. {pixels}")
+        return f"Test images with label and predictions. {pixels}", []
     (run, shown), baseline = runs[-1], runs[0][1].student if len(runs) > 1 else None
     labels, names = shown.labels, class_names(run, shown.student.shape[1])
     logits = {"teacher": shown.teacher, "labels only": baseline}
@@ -109,7 +111,7 @@ def disagreements(groups: Sequence[Group], pixels: Tensor | str) -> Section | No
         "Some of the test images of each kind, spread evenly over the split. Predictions of"
         f" {whose}; beneath each image its label."
     )
-    return Section(title, remark, template="tiles.html", content=content)
+    return remark, content
 
 
 def _best_run(group: Group) -> tuple[Run, Predictions]:

@@ -1,10 +1,10 @@
 "use strict";
 const {charts, groups} = JSON.parse(document.getElementById("data").textContent);
-const filters = [...document.querySelectorAll("select[data-option]")];
+const filters = [];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const coarse = matchMedia("(pointer: coarse)");
 const LIGHT = {ink: "#1f2326", soft: "#585e64", rule: "#e2e2e0", paper: "#ffffff"};
-const DARK = {ink: "#e6e4de", soft: "#a6abb0", rule: "#34383c", paper: "#1d2023"};
+const DARK = {ink: "#e6e4de", soft: "#a6abb0", rule: "#34383c", paper: "#15171a"};
 
 // An option that a group does not have (labels only has no temperature) does not hide it.
 function shown(number) {
@@ -22,6 +22,8 @@ function template({ink, soft, rule, paper}) {
       margin: {l: 10, r: 14, t: 12, b: 10}, xaxis: axis, yaxis: axis,
       legend: {orientation: "h", yref: "container", yanchor: "bottom", y: 0, x: 0, xanchor: "left"},
       hovermode: "closest", dragmode: coarse.matches ? false : "zoom",
+      annotationdefaults: {bgcolor: paper, borderpad: 1},
+      modebar: {bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink},
       hoverlabel: {bgcolor: paper, font: {color: ink}, namelength: -1},
     },
     data: {heatmap: [{textfont: {color: ink}}]},
@@ -34,10 +36,11 @@ async function draw() {
   for (const [number, {data, layout}] of charts.entries()) {
     const traces = data.filter(trace => shown(trace.meta));
     const colours = template(dark.matches ? DARK : LIGHT);
-    const config = {responsive: true, displaylogo: false};
+    const config = {responsive: true, displaylogo: false, displayModeBar: coarse.matches ? false : "hover",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
     await Plotly.react(places[number], traces, {...layout, template: colours}, config);
     const onPaper = {data: traces, layout: {...layout, template: template(LIGHT)}};
-    const size = {format: "svg", width: 620, height: layout.height};
+    const size = {format: "svg", width: printed[number].closest(".wide") ? 720 : 420, height: layout.height};
     printed[number].src = await Plotly.toImage(onPaper, size);
   }
   document.body.dataset.drawn = "yes";
@@ -69,7 +72,17 @@ for (const table of document.querySelectorAll(".sortable")) {
         head.ariaSort === "ascending" || column > 0));
   }
 }
-for (const select of filters) select.addEventListener("change", filter);
+for (const option of Object.keys(groups[0])) {
+  const values = [...new Set(groups.map(group => group[option]))].filter(value => value !== null);
+  if (values.length < 2) continue;
+  const label = document.createElement("label"), select = document.createElement("select");
+  select.append(new Option("all", ""), ...values.map(value => new Option(value)));
+  select.dataset.option = option;
+  select.addEventListener("change", filter);
+  label.append(`${option} `, select);
+  document.querySelector(".filters").append(label);
+  filters.push(select);
+}
 dark.addEventListener("change", draw);
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
