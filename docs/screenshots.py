@@ -19,7 +19,8 @@ from playwright.sync_api import sync_playwright
 PICTURE = Path(__file__).parent / "pictures" / "page.png"
 KDCACHE = [sys.executable, "-m", "kdcache"]
 STUDENT = ["--student", "shufflenet_v2_x0_5", "--student-weights", "none", "--epochs", "10"]
-STUDENT += ["--batch-size", "64", "--lr", "0.02", "--dataset", "shapes", "--limit", "2000"]
+STUDENT += ["--batch-size", "64", "--lr", "0.02"]
+IMAGES = ["--dataset", "shapes", "--limit", "2000"]
 
 
 def train(folder: Path) -> list[Path]:
@@ -27,11 +28,10 @@ def train(folder: Path) -> list[Path]:
     labels = [folder / f"labels-{seed}" for seed in range(3)]
     for seed, out in enumerate(labels):
         own = ["--alpha", "0", "--seed", str(seed), "--out", str(out)]
-        subprocess.run([*KDCACHE, "train", *STUDENT, *own], check=True)
+        subprocess.run([*KDCACHE, "train", *IMAGES, *STUDENT, *own], check=True)
     cache = ["--cache", str(folder / "teacher.h5"), "--augment", "crop-flip", "--views", "4"]
     teacher = ["--teacher", STUDENT[1], "--teacher-weights", str(labels[0] / "student.pt")]
-    images = ["--dataset", "shapes", "--limit", "2000"]
-    subprocess.run([*KDCACHE, "precompute", *images, *teacher, *cache], check=True)
+    subprocess.run([*KDCACHE, "precompute", *IMAGES, *teacher, *cache], check=True)
     settings = ["--set", "temperature=1,4", "--set", "alpha=0.5,0.9", "--seeds", "3"]
     words = [str(folder / "teacher.h5"), *settings, *STUDENT, "--out", str(folder / "sweep")]
     subprocess.run([*KDCACHE, "sweep", *words], check=True)
@@ -43,7 +43,8 @@ def main(runs: list[Path]) -> None:
         page = Path(name) / "page.html"
         words = [*map(str, runs or train(Path(name))), "--html", str(page)]
         subprocess.run([*KDCACHE, "compare", *words], check=True)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        program = shutil.which("chromium")  # without one, playwright's own
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         shots = []
         for scheme in ("light", "dark"):
             shown = browser.new_page(viewport={"width": 1100, "height": 1000}, color_scheme=scheme)

@@ -169,7 +169,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
         axes.set_title(f"{100 * np.trace(counts) / total:.1f} % accuracy on {total:,} images")
     if few:
         for row, column in np.argwhere(counts > 0):
-            value = percent[row, column]
+            value = float(percent[row, column])
             colour = "white" if value > 20 else INK
             text = cell_percent(value)
             axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)

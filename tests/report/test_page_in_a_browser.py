@@ -41,7 +41,10 @@ def page(browser: "sync_api.Browser", written: Path) -> Iterator["sync_api.Page"
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     requests, complaints = [], []
     opened.on("request", lambda request: requests.append(request.url))
-    opened.on("console", lambda message: complaints.append(message.text))
+    # Plotly traces how often it laid out a margin, which is no complaint
+    opened.on(
+        "console", lambda message: message.type != "trace" and complaints.append(message.text)
+    )
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.goto(written.as_uri())
     opened.wait_for_selector("body[data-drawn]", timeout=60_000)

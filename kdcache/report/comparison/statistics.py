@@ -54,8 +54,8 @@ def paired_test(one: Mapping[int, float], other: Mapping[int, float]) -> PairedT
         except ImportError:
             reason = "p needs SciPy: pip install 'kdcache[report]'"
         else:
-            scores = [[by_seed[seed] for seed in seeds] for by_seed in (one, other)]
-            test: Any = stats.ttest_rel(*scores)
+            ours, theirs = ([by_seed[seed] for seed in seeds] for by_seed in (one, other))
+            test: Any = stats.ttest_rel(ours, theirs)
             low, high = test.confidence_interval(_LEVEL)
             return PairedTest(seeds, centre, float(test.pvalue), (float(low), float(high)))
     return PairedTest(seeds, centre, None, None, reason)

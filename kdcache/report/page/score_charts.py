@@ -69,11 +69,12 @@ def accuracies(groups: Sequence[Group], teachers: Sequence[TeacherRow]) -> list[
     names = [wrapped(label) for _, label, _ in rows]
     several = any(len(scores) > 1 for *_, scores in rows)
     for (look, _, scores), name in zip(rows, names, strict=True):
-        meta = {"meta": look.number if look.number >= 0 else None}
+        meta: dict[str, Any] = {"meta": look.number if look.number >= 0 else None}
         if len(scores) > 1:
-            x, told = [100 * score for score in scores.values()], {"customdata": list(scores)}
+            x = [100 * score for score in scores.values()]
+            own: dict[str, Any] = meta | {"opacity": 0.45, "customdata": list(scores)}
             hover = "%{x:.2f} %, seed %{customdata}"
-            traces.append(look.points(x, [name] * len(x), hover, **told | meta | {"opacity": 0.45}))
+            traces.append(look.points(x, [name] * len(x), hover, **own))
         bar = {"error_x": noise(fmean(scores.values()), images)}
         centre = [100 * fmean(scores.values())]
         traces.append(look.points(centre, [name], "%{x:.2f} %", symbol="diamond", **bar | meta))
