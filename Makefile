@@ -1,7 +1,7 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
 # make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
-# make screenshots: the pictures of the page that the documentation shows, with Chromium.
+# make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
 # make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
@@ -67,8 +67,8 @@ demo: install
 	$(VENV)/bin/kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
 	@echo "page: $(DEMO)/report.html; pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
 
-screenshots: install
-	$(RUN) docs/screenshots.py
+screenshots: demo
+	$(RUN) docs/screenshots.py $(DEMO)/report.html
 
 torture: install
 	$(RUN) tests/torture/run.py --full

@@ -26,7 +26,7 @@ function template({ink, soft, rule, paper}) {
       modebar: {bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink},
       hoverlabel: {bgcolor: paper, font: {color: ink}, namelength: -1},
     },
-    data: {heatmap: [{textfont: {color: ink}}]},
+    data: {heatmap: [{textfont: {color: ink}}], bar: [{error_x: {color: soft}}]},
   };
 }
 

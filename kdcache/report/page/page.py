@@ -97,7 +97,8 @@ def _title(groups: Sequence[Group]) -> str:
     students = list(dict.fromkeys(group.student for group in groups))
     dataset = groups[0].runs[0].summary.dataset or "one dataset"
     who = students[0] if len(students) == 1 else f"{len(students)} students"
-    how = "with and without" if best_of(groups, True) else "without"
+    kinds = {"with": best_of(groups, True), "without": best_of(groups, False)}
+    how = " and ".join(name for name, group in kinds.items() if group is not None)
     return f"{who} on {dataset}, {how} a teacher"
 
 

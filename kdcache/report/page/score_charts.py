@@ -213,7 +213,7 @@ def _parallel_coordinates(tested: Sequence[tuple[int, Group]], keys: Sequence[st
         " more accurate on the test images."
     )
     return chart(
-        "Parallel coordinates", caption, traces, 340, x=x | {"range": [-0.2, len(axes) - 0.55]},
+        "Parallel coordinates", caption, traces, 340, x=x | {"range": [-0.45, len(axes) - 0.45]},
         y={"visible": False, "range": [-0.05, 1.05]}, wide=True, showlegend=False, annotations=notes
     )  # fmt: skip
 
