@@ -1,11 +1,14 @@
 """Where the command lines print: results, errors as one line, and progress bars."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 
-from kdcache.errors import KdcacheError
+from kdcache.errors import KdcacheError, KdcacheWarning
 
 
 def say(text: str) -> None:
@@ -25,7 +28,8 @@ def exit_code(main: Callable[[], int | None]) -> int:
     something that it cannot use; and 130 where Ctrl-C ended it.
     """
     try:
-        return main() or 0
+        with _warnings_as_lines():
+            return main() or 0
     except KdcacheError as error:
         warn(f"error: {error}")
         return 2
@@ -34,6 +38,28 @@ def exit_code(main: Callable[[], int | None]) -> int:
         return 130
     except BrokenPipeError:  # `kdcache info ... | head` has read all that it wanted
         return 1
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings as a line each, without their place in the source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, KdcacheWarning):
+                warn(f"warning: {message}")
+            else:
+                usual(message, category, *place)
+
+        warnings.showwarning = show
+        yield
+
+
+def leave_warnings_to_main(is_main: bool) -> None:
+    """Of several processes that would warn of the same things, let only the main one do so."""
+    if not is_main:
+        warnings.simplefilter("ignore", KdcacheWarning)
 
 
 class Progress:

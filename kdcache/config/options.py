@@ -128,9 +128,10 @@ class DatasetOptions(Options):
         Role.DATA,
         within=AT_LEAST_1,
     )
-    store_size: int = option(
-        256,
-        "image folders of mixed sizes: side in pixels of the centre crop, to which each is resized",
+    store_size: int | None = option(
+        None,
+        "image folders of mixed sizes: side in pixels of the centre crop, to which each is resized"
+        " (default: the size of at least nine in ten images, else 256)",
         Role.DATA,
         within=AT_LEAST_1,
     )

@@ -102,7 +102,9 @@ def resolve_config(
     projection, heads, views = _teaching(options, cache)
     pretrained = weights != "none"
     preprocessing = _preprocessing(options, weights, images, cache)
-    lr = _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH
+    learned = len(images.splits["train"])
+    batch = min(options.batch_size, learned, options.train_images or learned)
+    lr = _LEARNING_RATES[options.optimizer, pretrained] * batch / _REFERENCE_BATCH
     return TrainConfig(
         student=options.student,
         student_weights=weights,
@@ -167,11 +169,14 @@ def describe_teaching(
         baseline: the best run beside this one that was trained on labels only, if there is one.
     """
     how = "as it is" if config.projection == "none" else "through the probe"
-    reached = teacher.validation_accuracy or 0.0
-    lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
+    reached = teacher.validation_accuracy
+    if reached is None:
+        lines = ["the labels are the teacher's own predictions, so its accuracy says nothing"]
+    else:
+        lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
     if config.alpha == 0:
         return lines
-    if baseline is not None and baseline.validation_accuracy > reached:
+    if reached is not None and baseline is not None and baseline.validation_accuracy > reached:
         lines.append(
             f"warning: {baseline.name}, trained on labels only, reaches"
             f" {baseline.validation_accuracy:.1%}, more than this teacher:"
@@ -253,12 +258,14 @@ def _preprocessing(
     size = options.image_size
     if size is None and cache is not None:
         size = cache.manifest.input.image_size
-    return Preprocessing(
+    found = Preprocessing(
         size or known.image_size,
         options.mean or known.mean,
         options.std or known.std,
         images.class_names,
     )
+    found.warn_of_scale()
+    return found
 
 
 def _precision(options: TrainOptions, image_size: int, device: torch.device) -> str:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 import kdcache
 from kdcache.config import TrainOptions
+from kdcache.distill import accuracy, agreement
+from kdcache.engine.optimization import check_validation_loss
 from kdcache.engine.resolve import (
     check_processes,
     describe_teaching,
@@ -158,8 +160,9 @@ class StudentRun:
         self._processes.barrier()  # until the main process has written the best epoch
         model, epoch, validation_accuracy = self._recorder.read_best(self.device)
         self.trainer.student.module.load_state_dict(model)
-        self.test = self.trainer.student.evaluate(self.images.splits["test"])
-        summary = self._summary(epoch, validation_accuracy)
+        evaluate, splits = self.trainer.student.evaluate, self.images.splits
+        self.test, validation = evaluate(splits["test"]), evaluate(splits["validation"])
+        summary = self._summary(epoch, validation_accuracy, validation)
         if self._processes.is_main:
             self._recorder.finish(
                 summary,
@@ -184,25 +187,20 @@ class StudentRun:
         means = self.trainer.train_epoch(epoch, after_step)
         seconds = time.perf_counter() - started
         validation = self.trainer.student.evaluate(self.images.splits["validation"])
+        check_validation_loss(validation.loss, epoch + 1)
+        teacher = self.targets.predictions if self.targets else None
         record = EpochRecord(
             epoch=epoch + 1,
             **means,
             validation_loss=validation.loss,
             validation_accuracy=validation.accuracy,
-            agreement=self._agreement(validation),
+            agreement=agreement(teacher["validation"], validation.logits) if teacher else None,
             seconds=seconds,
             images_per_second=len(self.images.splits["train"]) / seconds,
         )
         self._seconds += time.perf_counter() - started
         self._keep(record)
         self._callbacks.on_epoch(self, record)
-
-    def _agreement(self, validation: Evaluation) -> float | None:
-        """The fraction of validation images for which student and teacher predict one class."""
-        if self.targets is None:
-            return None
-        teacher = self.targets.predictions["validation"].argmax(1)
-        return (teacher == validation.predictions).double().mean().item()
 
     def _keep(self, record: EpochRecord) -> None:
         """Add an epoch to the history and save the checkpoints."""
@@ -246,7 +244,9 @@ class StudentRun:
             self.cache.content_digest if self.cache else None,
         )
 
-    def _summary(self, best_epoch: int, validation_accuracy: float) -> RunSummary:
+    def _summary(
+        self, best_epoch: int, validation_accuracy: float, validation: Evaluation
+    ) -> RunSummary:
         config, splits = self.config, self.images.splits
         distils = self.targets is not None and config.alpha > 0
         return RunSummary(
@@ -269,6 +269,8 @@ class StudentRun:
             seconds=self._seconds,
             validation_digest=splits["validation"].digest(),
             test_digest=splits["test"].digest(),
+            validation_class_accuracy=validation.class_accuracy,
+            test_class_accuracy=self.test.class_accuracy if self.test else None,
             fingerprint=self.cache.fingerprint if self.cache else None,
             teacher=self._teacher_scores(),
         )
@@ -276,11 +278,11 @@ class StudentRun:
     def _teacher_scores(self) -> TeacherScores | None:
         if self.targets is None or self.cache is None:
             return None
-        scores = {
-            split: (logits.argmax(1) == self.images.splits[split].labels).float().mean().item()
-            for split, logits in self.targets.predictions.items()
-        }
-        return TeacherScores(self.cache.manifest.teacher.name, scores["validation"], scores["test"])
+        name, scores = self.cache.manifest.teacher.name, {}
+        if self.options.labels != "teacher":  # its own predictions would all be right
+            for split, logits in self.targets.predictions.items():
+                scores[split] = accuracy(self.images.splits[split].labels, logits)
+        return TeacherScores(name, scores.get("validation"), scores.get("test"))
 
     def _plan(self) -> str:
         """What is about to happen, in words."""

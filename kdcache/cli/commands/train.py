@@ -3,7 +3,7 @@
 import argparse
 
 from kdcache import cli, engine, report, runs, runtime
-from kdcache.cli.console import Progress, say
+from kdcache.cli.console import Progress, leave_warnings_to_main, say
 from kdcache.cli.parser import add_options, given
 from kdcache.config import TrainOptions
 
@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     if options.resume is not None:
         options = runs.resumed_options(options.resume)
     processes = runtime.distributed.init()
+    leave_warnings_to_main(processes.is_main)
     data = processes.main_process_first(lambda: engine.load_training_data(options))
     with Progress("student", unit="step", hidden=not processes.is_main) as progress:
         shown = cli.ShowTraining(progress, vis=options.vis)
