@@ -111,7 +111,6 @@ def test_ranges(
         TrainOptions(
             cache=Path("a/b.h5"),
             mean=(0.1, 0.2, 0.3),
-            resume=Path("runs/x"),
             lr=0.5,
             vis=True,
             limit=7,
