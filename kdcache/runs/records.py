@@ -178,7 +178,7 @@ class RunSummary:
     @property
     def result(self) -> str:
         """The test accuracy, and the epoch whose weights have it, in words."""
-        reached = "not tested" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
+        reached = "unknown" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
         return (
             f"{reached} test accuracy with the weights of epoch {self.best_epoch} of {self.epochs}"
         )

@@ -179,9 +179,7 @@ def test_what_does_not_go_together_is_refused(
 def test_what_needs_a_cache_is_refused_without_one(
     changes: dict[str, Any], indexed_images: Images
 ) -> None:
-    with pytest.raises(
-        OptionError, match="only with --cache; found no cache; omit --"
-    ):
+    with pytest.raises(OptionError, match="only with --cache; found no cache; omit --"):
         resolve_config(TrainOptions(alpha=0.0, **changes), indexed_images(), None, CPU)
 
 
