@@ -34,7 +34,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text in front of it."""
 
     def __init__(self, **settings: Any) -> None:
-        layout = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(**layout | settings)
 
     def error(self, message: str) -> NoReturn:
