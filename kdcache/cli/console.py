@@ -1,11 +1,12 @@
 """Where the command lines print: results, errors as one line, and progress bars."""
 
+import contextlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from kdcache.errors import KdcacheError, OptionError
+from kdcache.errors import KdcacheError, KdcacheWarning, OptionError
 
 
 def say(text: str) -> None:
@@ -26,7 +27,8 @@ def exit_code(main: Callable[[], int | None]) -> int:
     """
     try:
         _check_platform()
-        return main() or 0
+        with _warnings_as_lines():
+            return main() or 0
     except KdcacheError as error:
         warn(f"error: {error}")
         return 2
@@ -41,6 +43,28 @@ def _check_platform() -> None:
     """Raise OptionError on Windows, which lacks the file locks that keep runs apart."""
     if sys.platform == "win32":
         raise OptionError("Linux or macOS", "Windows", "use it in WSL 2 or a Linux container")
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings as a line each, without their place in the source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, KdcacheWarning):
+                warn(f"warning: {message}")
+            else:
+                usual(message, category, *place)
+
+        warnings.showwarning = show
+        yield
+
+
+def leave_warnings_to_main(is_main: bool) -> None:
+    """Of several processes that would warn of the same things, let only the main one do so."""
+    if not is_main:
+        warnings.simplefilter("ignore", KdcacheWarning)
 
 
 class Progress:
