@@ -1,6 +1,7 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
 # make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
+# make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
 # make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
@@ -16,9 +17,9 @@ THIS := --no-deps --no-build-isolation --editable .
 DEMO := runs/demo
 SMALL := shufflenet_v2_x0_5
 STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
-           --temperature 2 --alpha 0.5 --overwrite
+           --overwrite
 
-.PHONY: install lint typecheck test test-lowest lock demo torture
+.PHONY: install lint typecheck test test-lowest lock demo screenshots torture
 
 install: $(VENV)/installed
 
@@ -50,10 +51,12 @@ test-lowest: $(LOWEST)/installed
 
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11
 EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard
+# the lowest versions afresh: uv would keep those that the file names
 lock:
+	rm -f requirements/lowest.txt
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
 	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
-	$(LOCK) --universal --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
+	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
 	    --output-file requirements/lowest.txt
 
 demo: install
@@ -65,6 +68,9 @@ demo: install
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/distilled
 	$(VENV)/bin/kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
 	@echo "page: $(DEMO)/report.html; pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
+
+screenshots: demo
+	$(RUN) docs/screenshots.py $(DEMO)/report.html
 
 torture: install
 	$(RUN) tests/torture/run.py --full

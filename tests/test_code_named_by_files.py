@@ -125,13 +125,16 @@ class TestRuns:
         evil("evil")
         folder = write_run(tmp_path / "run", None, finished=False)
         config = json.loads((folder / "config.json").read_text())
-        config["options"][name] = "evil:net"
+        used = {"cache": "t.h5", "alpha": 0.5, "live_teacher": True}  # or it is left out
+        config["options"] |= used | {name: "evil:net"}
         (folder / "config.json").write_text(json.dumps(config))
         message = refused(train_student.main, capsys, "--resume", folder)
         assert f"expected {flag_of(name)} evil:net on the command line" in message
         assert f"found only {folder / 'config.json'} naming it" in message
         named = ["--resume", folder, flag_of(name), "other:net"]
         assert "correct or omit" in refused(train_student.main, capsys, *named)
+        message = refused(train_student.main, capsys, "--config", folder / "config.json")
+        assert f"expected {flag_of(name)} evil:net on the command line" in message
         assert getattr(resumed_options(folder, **{name: "evil:net"}), name) == "evil:net"
 
     def test_these_are_the_options_that_name_code(self) -> None:

@@ -21,6 +21,7 @@ from kdcache.config.fields import (
     POSITIVE,
     SEEDS,
     VIEW_COUNTS,
+    Group,
     Range,
     Role,
     converter,
@@ -32,6 +33,7 @@ from kdcache.config.fields import (
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
 from kdcache.config.registry import Registry, agreed, import_object, is_import_path
+from kdcache.config.settings_file import read_settings
 from kdcache.config.train_options import TrainOptions
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "VIEW_COUNTS",
     "VIEW_POLICIES",
     "DatasetOptions",
+    "Group",
     "Options",
     "PrecomputeOptions",
     "Range",
@@ -62,6 +65,7 @@ __all__ = [
     "import_object",
     "is_import_path",
     "option",
+    "read_settings",
     "rgb",
     "spec_of",
 ]

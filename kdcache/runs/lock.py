@@ -1,12 +1,12 @@
 """The lock on a run's folder: only one process at a time writes a run, or two would be mixed."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdcache.errors import OptionError
 from kdcache.runs.folder import writing
+from kdcache.runtime import try_lock
 
 _LOCK_FILE = "lock"
 
@@ -24,17 +24,7 @@ def claim(folder: Path) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / _LOCK_FILE, "a")  # noqa: SIM115  # closed by the next `with`
     with lock:
-        yield _locked(lock.fileno())
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks here
-    return True
+        yield try_lock(lock.fileno())
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcache.config import TrainOptions, agreed, flag_of
+from kdcache.config import TrainOptions
 from kdcache.errors import DataError
 from kdcache.models import CARD_FILE, StudentCard, read_student_card
 from kdcache.runs.folder import (
@@ -96,33 +96,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise DataError(
             "the folder of a finished run",
             f"{folder} without {SUMMARY_FILE}",
-            "train a student there first, or finish one with train_student.py --resume",
+            "train a student there first, or finish one: the same command resumes it",
         )
     return Run(
         folder, name or str(folder), summary, read_config(folder), tuple(read_history(folder))
     )
-
-
-def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
-    """The options with which the interrupted run in a folder goes on: its own.
-
-    Args:
-        code: code of the user's own must be named again, as in `loss="my_losses:l1"`.
-
-    Raises DataError where there is no run, OptionError where the run names other code than `code`.
-    """
-    config = read_config(folder)
-    if config is None:
-        raise DataError(
-            "the folder of a run",
-            f"{folder} without {CONFIG_FILE}",
-            "give the --out of an interrupted run",
-        )
-    for name in TrainOptions.names_of_code():
-        recorded, given = getattr(config.options, name), code.get(name)
-        if recorded is not None:
-            agreed(recorded, given, flag_of(name), folder / CONFIG_FILE)
-    return config.options.replace(resume=folder, out=folder)
 
 
 def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
@@ -163,7 +141,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         raise DataError(
             "the folder of a finished run",
             f"only unfinished ones: {', '.join(map(str, found.values()))}",
-            "finish one with train_student.py --resume",
+            "finish one: the same command resumes it",
         )
     names = _short_names(finished)
     unfinished = [path for path in found.values() if path not in finished]

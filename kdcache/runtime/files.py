@@ -81,6 +81,12 @@ def reserve(fd: int, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
 
 
+def sync_data(fd: int) -> None:
+    """Force a file's bytes to the disk. Raises OSError."""
+    # macOS has no fdatasync
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Force the names in a folder to the disk: files that were made, renamed or removed there.
 

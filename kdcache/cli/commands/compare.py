@@ -1,10 +1,14 @@
 """Finished runs side by side, and in words whether distilling helped."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdcache import report, runs, runtime
 from kdcache.cli.console import say
+from kdcache.errors import OptionError
+
+_PACKAGES_OF_THE_PAGE = ("jinja2", "plotly", "scipy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +47,20 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         runtime.write_json(arguments.json, comparison.to_json())
         say(f"json: {arguments.json}")
-    if arguments.html is not None:
-        images = report.load_test_images(found, arguments.data)
-        runtime.write_text(arguments.html, report.render_page(comparison, images))
-        say(f"page: {arguments.html}")
     if arguments.chart is not None:
         report.comparison_chart(comparison.chart_rows(), arguments.chart)
         say(f"chart: {arguments.chart}")
+    if arguments.html is not None:  # last: it may need packages that are not installed
+        _check_packages()
+        images = report.load_test_images(found, arguments.data)
+        runtime.write_text(arguments.html, report.render_page(comparison, images))
+        say(f"page: {arguments.html}")
+
+
+def _check_packages() -> None:
+    """Raise OptionError where the page cannot be made."""
+    missing = [name for name in _PACKAGES_OF_THE_PAGE if find_spec(name) is None]
+    if missing:
+        expected = f"the packages {', '.join(_PACKAGES_OF_THE_PAGE)} for --html"
+        remedy = "pip install 'kdcache[report]', or omit --html"
+        raise OptionError(expected, f"no {', '.join(missing)}", remedy)
