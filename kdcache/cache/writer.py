@@ -174,7 +174,7 @@ class CacheWriter:
             if self._journal is None:
                 self._journal = Journal(self.path, self._processes.rank)
             self._journal.drop_torn_record()
-            self._fd = os.open(self._partial, os.O_RDWR)
+            self._fd = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
             # The names of both: without them a loss of power could take finished blocks.
             sync_folder(self.path.parent)
         layout = read_layout(self._fd, str(self._partial))
@@ -207,7 +207,9 @@ class CacheWriter:
         """The CRC32 of every block, uint32 `(blocks,)`, once all have been read and checked."""
         os.close(self._fd)
         self._fd = -1
-        self._fd = os.open(self._partial, os.O_RDWR)  # opened anew: it shows what others wrote
+        self._fd = os.open(
+            self._partial, os.O_RDWR | os.O_NOFOLLOW
+        )  # opened anew: it shows what others wrote
         finished = self._finished_blocks()
         for block in range(len(self._blocks)):
             if block not in finished:

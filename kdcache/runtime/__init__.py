@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Processes,
     )
     from kdcache.runtime.files import (
+        open_locked,
         os_errors_as_data_errors,
         reserve,
         sync_folder,

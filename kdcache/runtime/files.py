@@ -1,5 +1,7 @@
 """Files that are written whole or not at all, and the system calls that this takes."""
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,21 +11,33 @@ from typing import Any, BinaryIO
 
 from kdcache.errors import DataError
 
+_REMEDIES = {
+    errno.ENOENT: "make its folder or write to another one",
+    errno.ENOTDIR: "make its folder or write to another one",
+    errno.EISDIR: "give the name of a file",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+"""What to do about a path that cannot be one."""
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Have `write` fill a temporary file, force it to the disk, and give it its name.
 
-    Whatever stops it, a file that was there before keeps its content.
+    Whatever stops it, a file that was there before keeps its content. Of several processes that
+    write the same file at once, the last one's stays.
 
     Raises DataError where there is no room, or no right to write there.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with os_errors_as_data_errors(f"{path}", "free some space or write to another folder"):
+    with (
+        os_errors_as_data_errors(f"{path}", "free some space or write to another folder"),
+        open(open_locked(temporary, wait=True), "wb") as file,
+    ):
         try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            file.truncate()  # what a killed process left
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):  # what stopped the writing may forbid the removal, too
@@ -41,6 +55,58 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1))
 
 
+def open_locked(path: Path, flags: int = 0, *, wait: bool = False) -> int:
+    """Open a file for reading and writing, made where there is none, and lock it.
+
+    Nobody else opens it so until it is closed, or the process has ended. A symbolic link in its
+    place is removed, not followed: it may lead to anybody's file. A file system without locks keeps
+    nobody away.
+
+    Args:
+        flags: more of them, for os.open.
+        wait: until it is not locked by another process.
+
+    Returns the file descriptor. Raises BlockingIOError where another process has locked it and
+    `wait` is not given, and OSError.
+    """
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    while True:
+        try:
+            fd = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno != errno.ELOOP or not path.is_symlink():
+                raise
+            path.unlink(missing_ok=True)
+            continue
+        try:
+            with _without_locks_too():
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_named(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # removed or renamed before it was locked: it would keep nobody away
+
+
+@contextmanager
+def _without_locks_too() -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # no locks here
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def os_errors_as_data_errors(target: str, remedy: str) -> Iterator[None]:
     """Have an OSError of the block say in one line what could not be written, and what to do.
@@ -54,9 +120,9 @@ def os_errors_as_data_errors(target: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"room and the right to write {target}", f"{error.strerror or error}", remedy
-        ) from error
+        found = f"{error.strerror or error}"
+        remedy = _REMEDIES.get(error.errno or 0, remedy)
+        raise DataError(f"room and the right to write {target}", found, remedy) from error
 
 
 def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
