@@ -16,7 +16,7 @@ THIS := --no-deps --no-build-isolation --editable .
 DEMO := runs/demo
 SMALL := shufflenet_v2_x0_5
 STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
-           --temperature 2 --alpha 0.5 --overwrite
+           --overwrite
 
 .PHONY: install lint typecheck test test-lowest lock demo torture
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kdcache.cache.seal import Layout, block_crc32
 from kdcache.errors import OptionError
-from kdcache.runtime import open_locked, write_all
+from kdcache.runtime import open_locked, sync_data, write_all
 
 # Block number and CRC32 of the block's bytes; behind them the CRC32 of the layout's digest and of
 # these 8 bytes. The digest binds a record to one file: a loss of power can bring back the journal
@@ -52,7 +52,7 @@ class Journal:
         """Record a block as finished; when this returns the record is on the disk."""
         record = _RECORD.pack(block, crc32)
         write_all(self._fd, record + _record_crc(record, layout))
-        os.fdatasync(self._fd)
+        sync_data(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:

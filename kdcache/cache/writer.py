@@ -33,6 +33,7 @@ from kdcache.runtime import (
     SINGLE_PROCESS,
     Processes,
     os_errors_as_data_errors,
+    sync_data,
     sync_folder,
     write_all,
 )
@@ -119,7 +120,7 @@ class CacheWriter:
         assert self._journal is not None
         with self._os_errors():
             write_all(self._fd, data, extent.offset)
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
             # Only now: a record promises that its block survives a loss of power.
             self._journal.append(block, zlib.crc32(data), self._layout)
 

@@ -1,11 +1,11 @@
 """Where the command lines print: results, errors as one line, and progress bars."""
 
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 
-from tqdm import tqdm
-
-from kdcache.errors import KdcacheError
+from kdcache.errors import KdcacheError, OptionError
 
 
 def say(text: str) -> None:
@@ -25,6 +25,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     something that it cannot use; and 130 where Ctrl-C ended it.
     """
     try:
+        _check_platform()
         return main() or 0
     except KdcacheError as error:
         warn(f"error: {error}")
@@ -36,8 +37,14 @@ def exit_code(main: Callable[[], int | None]) -> int:
         return 1
 
 
+def _check_platform() -> None:
+    """Raise OptionError on Windows, which lacks the file locks that keep runs apart."""
+    if sys.platform == "win32":
+        raise OptionError("Linux or macOS", "Windows", "use it in WSL 2 or a Linux container")
+
+
 class Progress:
-    """A progress bar that is told absolute counts.
+    """A progress bar that is told absolute counts; in a notebook, one of the notebook's.
 
     Args:
         title: in front of the bar.
@@ -46,7 +53,7 @@ class Progress:
     """
 
     def __init__(self, title: str, unit: str, hidden: bool = False) -> None:
-        self._bar = tqdm(
+        self._bar = _bar_class()(
             desc=title, unit=unit, total=0, dynamic_ncols=True, file=sys.stderr, disable=hidden
         )
 
@@ -65,7 +72,7 @@ class Progress:
         """Print a line without tearing the bar; nothing where the bar is hidden."""
         if self._bar.disable:
             return
-        tqdm.write(text, file=sys.stdout)
+        self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def show(self, text: str) -> None:
@@ -76,4 +83,14 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not self._bar.total:
+            self._bar.leave = False  # nothing was counted
         self._bar.close()
+
+
+def _bar_class() -> Any:
+    """tqdm's for this place; imported when a bar is shown, for it takes asyncio along."""
+    with warnings.catch_warnings():  # a notebook without ipywidgets gets the plain bar, silently
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm

@@ -18,6 +18,7 @@ from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
     POSITIVE,
+    Group,
     Range,
     Role,
     converter,
@@ -29,6 +30,7 @@ from kdcache.config.fields import (
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
 from kdcache.config.registry import Registry, import_object, is_import_path
+from kdcache.config.settings_file import read_settings
 from kdcache.config.train_options import TrainOptions
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "SPLITS",
     "VIEW_POLICIES",
     "DatasetOptions",
+    "Group",
     "Options",
     "PrecomputeOptions",
     "Range",
@@ -55,6 +58,7 @@ __all__ = [
     "import_object",
     "is_import_path",
     "option",
+    "read_settings",
     "rgb",
     "spec_of",
 ]

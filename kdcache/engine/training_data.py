@@ -18,6 +18,7 @@ from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.teacher import OnlineTeacher
 from kdcache.engine.trainer import OnlineLogits
 from kdcache.errors import OptionError
+from kdcache.runs import RunSummary, TeacherScores
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,57 @@ def load_training_data(options: TrainOptions) -> TrainingData:
     if options.labels == "teacher":
         images = _labelled_by_teacher(images, cache)
     return TrainingData(images, cache)
+
+
+def teacher_scores(
+    cache: Cache | None, targets: TeacherTargets | None, images: ImageData
+) -> TeacherScores | None:
+    """How good the cached teacher is on validation and test images; None without a cache."""
+    if targets is None or cache is None:
+        return None
+    scores = {
+        split: (logits.argmax(1) == images.splits[split].labels).float().mean().item()
+        for split, logits in targets.predictions.items()
+    }
+    return TeacherScores(cache.manifest.teacher.name, scores["validation"], scores["test"])
+
+
+def describe_teaching(
+    config: TrainConfig, teacher: TeacherScores, baseline: RunSummary | None
+) -> list[str]:
+    """In words: how good the teacher is, and in which views the student sees its soft targets.
+
+    Args:
+        baseline: the best run beside this one that was trained on labels only, if there is one.
+    """
+    how = "as it is" if config.projection == "none" else "through the probe"
+    reached = teacher.validation_accuracy or 0.0
+    lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
+    if config.alpha == 0:
+        return lines
+    if baseline is not None and baseline.validation_accuracy > reached:
+        lines.append(
+            f"warning: {baseline.name}, trained on labels only, reaches"
+            f" {baseline.validation_accuracy:.1%}, more than this teacher:"
+            " distilling can hardly help"
+        )
+    if config.live_teacher:
+        lines.append(
+            "the teacher runs in every step, on what the student sees; its cached logits are not"
+            " read"
+        )
+    elif config.matching == "unmatched":
+        known = f"the mean over its {config.views} cached views"
+        if config.views == 1:
+            known = "those of its cached view"
+        lines.append(
+            f"the student sees its own {config.augment} of each image; the soft targets are {known}"
+            " (unmatched views)"
+        )
+    elif config.epochs > config.views:
+        shared = f"{config.epochs} epochs share {config.views} cached views"
+        lines.append(f"{shared}: each is shown about {config.epochs / config.views:.1f} times")
+    return lines
 
 
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:

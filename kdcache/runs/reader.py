@@ -87,26 +87,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise DataError(
             "the folder of a finished run",
             f"{folder} without {SUMMARY_FILE}",
-            "train a student there first, or finish one with train_student.py --resume",
+            "train a student there first, or finish one: the same command resumes it",
         )
     return Run(
         folder, name or str(folder), summary, read_config(folder), tuple(read_history(folder))
     )
-
-
-def resumed_options(folder: Path) -> TrainOptions:
-    """The options with which the interrupted run in a folder goes on: its own.
-
-    Raises DataError where there is no run.
-    """
-    config = read_config(folder)
-    if config is None:
-        raise DataError(
-            "the folder of a run",
-            f"{folder} without {CONFIG_FILE}",
-            "give the --out of an interrupted run",
-        )
-    return config.options.replace(resume=folder, out=folder)
 
 
 def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
@@ -147,7 +132,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         raise DataError(
             "the folder of a finished run",
             f"only unfinished ones: {', '.join(map(str, found.values()))}",
-            "finish one with train_student.py --resume",
+            "finish one: the same command resumes it",
         )
     names = _short_names(finished)
     unfinished = [path for path in found.values() if path not in finished]

@@ -41,10 +41,14 @@ class RunConfig:
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return document | {"options": self.options.as_dict()}
 
-    def differences(self, other: RunConfig) -> list[str]:
-        """What keeps a run from going on under another one, as 'images: one and other'."""
+    def differences(self, other: RunConfig, *, to_train: bool = True) -> list[str]:
+        """What keeps a run from going on under another one, as 'images: one and other'.
+
+        Software and device do not matter where nothing is to be trained.
+        """
         found = []
-        for key in ("fingerprint", "images", "software", "device_type"):
+        inputs = ("fingerprint", "images")
+        for key in (*inputs, "software", "device_type") if to_train else inputs:
             one, now = getattr(self, key), getattr(other, key)
             if key == "software":
                 one, now = _without_kdcache(one), _without_kdcache(now)
@@ -170,6 +174,14 @@ class RunSummary:
     def distilled(self) -> bool:
         """Whether a teacher had a part in the loss."""
         return self.alpha > 0
+
+    @property
+    def result(self) -> str:
+        """The test accuracy, and the epoch whose weights have it, in words."""
+        reached = "unknown" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
+        return (
+            f"{reached} test accuracy with the weights of epoch {self.best_epoch} of {self.epochs}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

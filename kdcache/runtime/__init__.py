@@ -21,10 +21,14 @@ if TYPE_CHECKING:
         SINGLE_PROCESS,
         Processes,
     )
-    from kdcache.runtime.files import (
+    from kdcache.runtime.file_locks import (
         open_locked,
+        try_lock,
+    )
+    from kdcache.runtime.files import (
         os_errors_as_data_errors,
         reserve,
+        sync_data,
         sync_folder,
         write_all,
         write_atomically,

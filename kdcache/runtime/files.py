@@ -1,7 +1,6 @@
 """Files that are written whole or not at all, and the system calls that this takes."""
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kdcache.errors import DataError
+from kdcache.runtime.file_locks import open_locked
 
 _REMEDIES = {
     errno.ENOENT: "make its folder or write to another one",
@@ -55,58 +55,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1))
 
 
-def open_locked(path: Path, flags: int = 0, *, wait: bool = False) -> int:
-    """Open a file for reading and writing, made where there is none, and lock it.
-
-    Nobody else opens it so until it is closed, or the process has ended. A symbolic link in its
-    place is removed, not followed: it may lead to anybody's file. A file system without locks keeps
-    nobody away.
-
-    Args:
-        flags: more of them, for os.open.
-        wait: until it is not locked by another process.
-
-    Returns the file descriptor. Raises BlockingIOError where another process has locked it and
-    `wait` is not given, and OSError.
-    """
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    while True:
-        try:
-            fd = os.open(path, flags, 0o666)
-        except OSError as error:
-            if error.errno != errno.ELOOP or not path.is_symlink():
-                raise
-            path.unlink(missing_ok=True)
-            continue
-        try:
-            with _without_locks_too():
-                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _is_named(fd, path):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)  # removed or renamed before it was locked: it would keep nobody away
-
-
-@contextmanager
-def _without_locks_too() -> Iterator[None]:
-    try:
-        yield
-    except BlockingIOError:
-        raise
-    except OSError:
-        pass  # no locks here
-
-
-def _is_named(fd: int, path: Path) -> bool:
-    """Whether an open file is the one that has this name."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def os_errors_as_data_errors(target: str, remedy: str) -> Iterator[None]:
     """Have an OSError of the block say in one line what could not be written, and what to do.
@@ -145,6 +93,12 @@ def reserve(fd: int, size: int) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
+
+
+def sync_data(fd: int) -> None:
+    """Force a file's bytes to the disk. Raises OSError."""
+    # macOS has no fdatasync
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
 
 
 def sync_folder(folder: Path) -> None:

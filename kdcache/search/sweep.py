@@ -152,7 +152,7 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
     held = read_config(options.out)
     if held is None:
         return
-    faults = []
+    faults, options = [], options.used_only()
     for name in TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED):
         ours, theirs = getattr(options, name), getattr(held.options, name)
         if ours not in (None, "auto") and ours != theirs:  # else it was filled in by default

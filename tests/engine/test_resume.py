@@ -60,7 +60,8 @@ def test_interrupted_after_any_write_it_ends_the_same(
 ) -> None:
     """Ten files are written in a run of two epochs.
 
-    The run is interrupted after each of them in turn, and resumed.
+    The run is interrupted after each of them in turn, and resumed by the same command, or by
+    --resume.
     """
     arguments = ["--cache", cache, *STUDENT]
     assert run(train_student.main, *arguments, "--out", tmp_path / "whole") == 0
@@ -82,7 +83,8 @@ def test_interrupted_after_any_write_it_ends_the_same(
         if done < writes:
             break
         assert code == 130
-        assert run(train_student.main, "--resume", out) == 0
+        again = [*arguments, "--out", out] if writes % 2 else ["--resume", out]
+        assert run(train_student.main, *again) == 0
         assert left_by(out) == expected, f"interrupted after write {writes}"
     assert writes >= 9
 
@@ -106,6 +108,7 @@ def test_what_differs_is_named(
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     state["config"] |= change
     torch.save(state, tmp_path / "run" / "last.pt")
+    (tmp_path / "run" / "summary.json").unlink()
     assert message in refused(train_student.main, capsys, "--resume", tmp_path / "run")
 
 
@@ -117,10 +120,7 @@ def test_other_images_are_noticed_without_a_cache(
     config["options"]["limit"] = 90
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     message = refused(train_student.main, capsys, "--resume", tmp_path / "run")
-    assert (
-        "expected the cache, images, software and kind of device with which" in message
-        and "images: " in message
-    )
+    assert "expected the cache and images with which" in message and "images: " in message
 
 
 def test_another_cache_is_noticed(
@@ -151,6 +151,7 @@ def test_a_cache_of_the_same_manifest_with_other_logits_is_noticed(
     assert f"the cache's content: {digest} and {open_cache(copy).content_digest}" in message
     # before its first epoch is over, a run has only config.json
     (out / "last.pt").unlink()
+    (out / "summary.json").unlink()
     assert "the cache's content: " in refused(train_student.main, capsys, "--resume", out)
 
 
@@ -163,6 +164,7 @@ def test_an_older_run_knows_no_content(cache: Path, tmp_path: Path) -> None:
     document = json.loads((out / "config.json").read_text())
     del document["content_digest"]
     (out / "config.json").write_text(json.dumps(document))
+    (out / "summary.json").unlink()
     assert run(train_student.main, "--resume", out) == 0
 
 
@@ -172,6 +174,7 @@ def test_a_torn_checkpoint_is_refused(
     assert run(train_student.main, "--cache", cache, *STUDENT, "--out", tmp_path / "run") == 0
     whole = (tmp_path / "run" / "last.pt").read_bytes()
     (tmp_path / "run" / "last.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "run" / "summary.json").unlink()
     assert "expected a checkpoint" in refused(
         train_student.main, capsys, "--resume", tmp_path / "run"
     )

@@ -111,7 +111,7 @@ class TestReading:
         folder = write_run(tmp_path / "run", None, alpha=0.5, finished=False)
         moved = folder.rename(tmp_path / "moved")
         options = resumed_options(moved)
-        assert (options.resume, options.out, options.alpha) == (moved, moved, 0.5)
+        assert (options.out, options.alpha) == (moved, 0.5)
 
 
 class TestTheBestLabelsOnlyRunBeside:

@@ -11,7 +11,7 @@ from typing import Any
 from kdcache import cli, engine, report, runs, runtime, search
 from kdcache.cli.console import Progress, say
 from kdcache.cli.parser import add_options, given, parse_setting
-from kdcache.config import TrainOptions
+from kdcache.config import Role, TrainOptions
 from kdcache.errors import OptionError
 
 _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
@@ -49,18 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end students that are below the median of the others",
     )
-    add_options(parser, TrainOptions, without=("cache", "out", "resume"))
+    # the sweep itself resumes what was interrupted
+    add_options(parser, TrainOptions, without=("cache", "out", *TrainOptions.names(Role.START)))
 
 
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.seeds, arguments.jobs) < 1:
         counts = f"{arguments.seeds} and {arguments.jobs}"
         raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
-    base = TrainOptions(
-        **given(TrainOptions, arguments) | {"cache": arguments.cache, "out": arguments.out}
-    )
+    own, settings = given(TrainOptions, arguments), _settings(arguments.set)
+    base = TrainOptions(**own | {"cache": arguments.cache, "out": arguments.out})
     seeds = range(base.seed, base.seed + arguments.seeds)
-    students = search.combinations(base, _settings(arguments.set), seeds)
+    students = search.combinations(base, settings, seeds)
+    idle = [name for name in {**own, **settings} if all(one.unused([name]) for one in students)]
+    students[0].check_used(idle)
     helpers = []
     if arguments.jobs > 1:
         helpers = _start_helpers(arguments.jobs, _command(arguments, base))
