@@ -57,5 +57,9 @@ if TYPE_CHECKING:
         load_tensors,
         save_tensors,
     )
+    from kdcache.runtime.torchrun import (
+        is_main_process,
+        tell_torchrun,
+    )
 
 __getattr__ = lazy_exports(__name__)
