@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdcache.config import Role, TrainOptions, flag_of
 from kdcache.errors import DataError, OptionError
-from kdcache.runs.folder import CONFIG_FILE, read_config, read_summary
+from kdcache.runs.folder import CONFIG_FILE, read_config, read_summary, refuse_edited_config
 from kdcache.runs.records import RunConfig, RunSummary
 
 Resolve = Callable[[TrainOptions], TrainOptions]
@@ -20,7 +20,7 @@ _COMPARED = (Role.DATA, Role.RECIPE, Role.SEED)
 def resumed_options(folder: Path) -> TrainOptions:
     """The options with which the run in a folder is resumed: its own.
 
-    Raises DataError where there is no run.
+    Raises DataError where there is no run, or a finished one's config.json was edited.
     """
     config = read_config(folder)
     if config is None:
@@ -29,6 +29,7 @@ def resumed_options(folder: Path) -> TrainOptions:
             f"{folder} without {CONFIG_FILE}",
             "give the --out of an interrupted run",
         )
+    refuse_edited_config(folder, read_summary(folder))
     return config.options.used_only().without_start().replace(out=folder)
 
 
@@ -67,6 +68,7 @@ def finished_summary(
     trained from another cache or other images, or cannot be resumed here.
     """
     summary = read_summary(asked.out)
+    refuse_edited_config(asked.out, summary)
     extends = asked.extend and held.options.epochs < now.options.epochs
     check_same_inputs(asked.out, held, now, to_train=summary is None or extends)
     theirs = held.options.used_only()

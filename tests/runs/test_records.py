@@ -32,6 +32,7 @@ SUMMARY = dataclasses.replace(
     loss="kl",
     best_epoch=2,
     validation_digest="v" * 64,
+    config_digest="c" * 64,
 )
 RECORDS = pytest.mark.parametrize("record", [CONFIG, EPOCH, SUMMARY])
 

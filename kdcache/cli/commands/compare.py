@@ -1,10 +1,12 @@
 """Finished runs side by side, and in words whether distilling helped."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from kdcache import report, runs, runtime
-from kdcache.cli.console import say
+from kdcache.cli.console import say, warn
+from kdcache.errors import DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    found, unfinished = runs.find_runs(arguments.runs)
+def run(arguments: argparse.Namespace) -> int:
+    faults: list[str] = []
+
+    def leave_out(why: object) -> None:
+        faults.append(f"{why}")
+        warn(f"left out: {why}")
+
+    found, unfinished = runs.find_runs(arguments.runs, leave_out)
+    if arguments.html is not None:
+        found = _with_predictions(found, leave_out)
+    found, odd = report.split_by_test_images(found)
+    for one in odd:
+        leave_out(f"{one.folder}, tested on other images than {found[0].folder}")
     comparison = report.compare_runs(found, unfinished)
     say(f"{comparison.table()}\n\n{comparison.words}")
     if unfinished:
@@ -50,3 +63,21 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.chart is not None:
         report.comparison_chart(comparison.chart_rows(), arguments.chart)
         say(f"chart: {arguments.chart}")
+    return int(bool(faults))
+
+
+def _with_predictions(
+    found: "list[runs.Run]", leave_out: Callable[[DataError], None]
+) -> "list[runs.Run]":
+    """Those whose predictions and class names can be read, as far as they left any."""
+    sound = []
+    for one in found:
+        try:
+            _ = one.predictions, one.class_names
+        except DataError as error:
+            if len(found) == 1:
+                raise
+            leave_out(error)
+        else:
+            sound.append(one)
+    return sound or found

@@ -9,7 +9,7 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.report.comparison.comparison import Comparison, compare_runs
-    from kdcache.report.comparison.groups import Group, Score, best_of
+    from kdcache.report.comparison.groups import Group, Score, best_of, split_by_test_images
     from kdcache.report.comparison.rows import Row, TeacherRow
 
 __getattr__ = lazy_exports(__name__)
