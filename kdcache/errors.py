@@ -39,3 +39,7 @@ class DivergedError(KdcacheError):
 
 class PeerError(KdcacheError):
     """Another process of the same job ended early."""
+
+
+class KdcacheWarning(UserWarning):
+    """Something that was given can be used, but may not be what was meant. One line."""

@@ -196,7 +196,7 @@ class TestOneHome:
 
     def test_datasets_and_image_files(self) -> None:
         assert importers_of("torchvision.datasets") == {"kdcache.data.datasets"}
-        assert importers_of("PIL") == {"kdcache.data.image_folder"}
+        assert importers_of("PIL") == {"kdcache.data.files.decoding"}
 
     def test_printing(self) -> None:
         assert {module for module in MODULES if calls(module, "print")} == {"kdcache.cli.console"}

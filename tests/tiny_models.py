@@ -1,6 +1,6 @@
 """Models small enough for tests, reached as 'tiny_models:tiny_cnn' and the like."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def tiny_cnn(classes: int = 10) -> nn.Module:
@@ -30,6 +30,25 @@ def without_batch_norm() -> nn.Module:
     )
 
 
+def down_to_one_pixel() -> nn.Module:
+    """Its batch norm has one number a channel and image, so one image is too few to train on."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 10))
+
+
+class _Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = tiny_cnn()
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, self.model(inputs)
+
+
+def pair() -> nn.Module:
+    """Returns a tuple, of which nobody knows which one are the logits."""
+    return _Pair()
+
+
 def no_module() -> int:
     return 3
 
@@ -42,3 +61,11 @@ def fully_convolutional() -> nn.Module:
 
 def headless() -> nn.Module:
     return nn.Flatten()
+
+
+def with_its_own_weights() -> nn.Module:
+    """The same weights whatever the seed, as a callable has that loads them itself."""
+    model = tiny_teacher()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.01)
+    return model

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdcache import runtime
-from kdcache.errors import KdcacheError, OptionError
+from kdcache.errors import KdcacheError, KdcacheWarning, OptionError
 
 # what the machine or its owner forbids, wherever it comes to light: no fault of the program
 _FORBIDDEN = {
@@ -69,7 +69,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     received: list[int] = []
     try:
         _check_platform()
-        with _signals_like_ctrl_c(received):
+        with _signals_like_ctrl_c(received), _warnings_as_lines():
             return main() or 0
     except KdcacheError as error:
         fail(f"error: {error}")
@@ -119,6 +119,28 @@ def _check_platform() -> None:
     """Raise OptionError on Windows, which lacks the file locks that keep runs apart."""
     if sys.platform == "win32":
         raise OptionError("Linux or macOS", "Windows", "use it in WSL 2 or a Linux container")
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show our own warnings as a line each, without their place in the source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, KdcacheWarning):
+                warn(f"warning: {message}")
+            else:
+                usual(message, category, *place)
+
+        warnings.showwarning = show
+        yield
+
+
+def leave_warnings_to_main(is_main: bool) -> None:
+    """Of several processes that would warn of the same things, let only the main one do so."""
+    if not is_main:
+        warnings.simplefilter("ignore", KdcacheWarning)
 
 
 class Progress:

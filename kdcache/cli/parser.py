@@ -34,7 +34,8 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text in front of it."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**layout | settings)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{self.prog}: error: {message}; see {self.prog} --help")

@@ -208,9 +208,10 @@ class DatasetOptions(Options):
         group=Group.DATA,
         needs=[_NO_CACHE],
     )
-    store_size: int = option(
-        256,
-        "image folders of mixed sizes: side in pixels of the centre crop, to which each is resized",
+    store_size: int | None = option(
+        None,
+        "image folders of mixed sizes: side in pixels of the centre crop, to which each is resized"
+        " (default: the size of at least nine in ten images, else 256)",
         Role.DATA,
         within=AT_LEAST_1,
         group=Group.DATA,

@@ -9,16 +9,14 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.data.datasets import (
-        DatasetReader,
-        Request,
-        Source,
         load_images,
         load_selected_images,
-        source_in_memory,
     )
-    from kdcache.data.image_folder import (
-        image_files,
+    from kdcache.data.files.decoding import (
         read_image,
+    )
+    from kdcache.data.files.finding import (
+        image_files,
     )
     from kdcache.data.mixing import (
         Mix,
@@ -30,6 +28,12 @@ if TYPE_CHECKING:
     from kdcache.data.shapes import (
         coarse_class_names,
         render_shapes,
+    )
+    from kdcache.data.sources import (
+        DatasetReader,
+        Request,
+        Source,
+        source_in_memory,
     )
     from kdcache.data.splits import (
         ImageData,

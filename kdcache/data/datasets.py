@@ -5,8 +5,8 @@ mapped. The pixels are uint8, one row an image, the training, validation and tes
 the other.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -16,70 +16,26 @@ from numpy.typing import NDArray
 from torchvision import datasets
 
 from kdcache.config import DATASETS, SPLITS, DatasetOptions
-from kdcache.data.image_folder import (
-    larger_than_memory,
-    list_classes,
+from kdcache.data.files.finding import list_classes
+from kdcache.data.files.image_folder import (
+    DEFAULT_STORE_SIZE,
+    common_shape,
     read_images,
     read_images_into_file,
 )
 from kdcache.data.shapes import coarse_class_names, fine_class_names, render_shapes
+from kdcache.data.sources import (
+    DatasetReader,
+    Pair,
+    Request,
+    Source,
+    check_labels,
+    check_pixels,
+    source_in_memory,
+)
 from kdcache.data.splits import ImageData, Split, evenly_spread_rows, validation_rows
-from kdcache.errors import DataError, OptionError
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is wanted of a dataset.
-
-    Args:
-        folder: where its files are, or where they are downloaded to.
-        limit: of the training and of the test images, take this many, spread evenly over the
-            classes; None takes all.
-        store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
-        stream: have the pixels in a mapped file (True), in memory (False), or where they fit
-            (None). A dataset that is always in memory need not look at it.
-    """
-
-    folder: Path
-    limit: int | None = None
-    store_size: int = 256
-    stream: bool | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """A dataset whose labels are known, and whose pixels can be read.
-
-    Args:
-        class_names: K names; label k is the class class_names[k].
-        train_labels: int64 `(N,)` of the training images, before some become the validation split.
-        test_labels: int64 `(M,)` of the test images.
-        read: takes all rows of the training images in some order, int64 `(N,)`, and returns uint8
-            `(N + M, 3, H, W)`: the training images in that order, behind them the test images.
-        streamed: whether the pixels lie in a mapped file.
-    """
-
-    class_names: tuple[str, ...]
-    train_labels: NDArray[np.int64]
-    test_labels: NDArray[np.int64]
-    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    streamed: bool = False
-
-
-@dataclass(frozen=True)
-class DatasetReader:
-    """One dataset: what `--dataset` names.
-
-    Args:
-        open: finds its labels and says how to read its pixels.
-        is_at_hand: tells, as far as a glance does, whether a folder holds it, so that opening it
-            downloads nothing.
-        embedded: whether it is drawn, and needs no files at all.
-    """
-
-    open: Callable[[Request], Source]
-    is_at_hand: Callable[[Path], bool] = lambda folder: False
-    embedded: bool = False
+from kdcache.errors import DataError, KdcacheWarning, OptionError
+from kdcache.runtime import fits_in_memory
 
 
 def load_images(
@@ -87,7 +43,8 @@ def load_images(
     folder: Path,
     *,
     limit: int | None = None,
-    store_size: int = 256,
+    store_size: int | None = None,
+    image_shape: tuple[int, int] | None = None,
     split_seed: int = 0,
     stream: bool | None = None,
 ) -> ImageData:
@@ -98,12 +55,18 @@ def load_images(
         folder: where the images are, or where torchvision's datasets are downloaded to.
         limit: of the training and of the test images, take this many, spread evenly over the
             classes; None takes all.
-        store_size: folder with mixed sizes only: side in pixels of the stored centre crop.
+        store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
+            means the size of at least nine in ten images, else 256.
+        image_shape: folder only: height and width in pixels to which all images are brought, as a
+            cache or a student records them; None leaves it to the images.
         split_seed: of the choice of validation images.
         stream: have the images read ahead instead of kept on the device (True), or not (False), or
             where they are a folder's and would take half of the machine's memory (None). A folder's
             are then decoded into a file in it, which the next call with the same images and the
             same splits finds again.
+
+    A KdcacheWarning names classes with a single training image, and images of another size than
+    the others.
 
     Raises OptionError where there is no such dataset; DataError where the images cannot be had,
     cannot be read or are too few to split, or the file cannot be made.
@@ -113,8 +76,8 @@ def load_images(
         raise OptionError(
             f"--dataset {name} to be a DatasetReader", type(reader).__name__, "correct the name"
         )
-    source = reader.open(Request(folder, limit, store_size, stream))
-    _check_labels(source, name)
+    source = reader.open(Request(folder, limit, store_size, image_shape, stream))
+    check_labels(source, name)
     validation = validation_rows(source.train_labels, split_seed)
     if not len(validation) or not len(source.test_labels):
         raise DataError(
@@ -124,38 +87,34 @@ def load_images(
             "give more images or a larger --limit",
         )
     train = np.setdiff1d(np.arange(len(source.train_labels)), validation)
+    _warn_of_single_images(source)
     labels = (source.train_labels[train], source.train_labels[validation], source.test_labels)
     lengths = [len(own) for own in labels]
     pixels = source.read(np.concatenate((train, validation)))
-    _check_pixels(pixels, sum(lengths), name)
+    check_pixels(pixels, sum(lengths), name)
     images = torch.from_numpy(pixels).split(lengths)
     splits = {}
-    for split, own_images, own_labels in zip(SPLITS, images, labels, strict=True):
-        splits[split] = Split(own_images, torch.from_numpy(own_labels))
+    test = np.arange(len(source.test_labels)) + len(source.train_labels)
+    for split, own_images, own_labels, rows in zip(
+        SPLITS, images, labels, (train, validation, test), strict=True
+    ):
+        files = [source.files[int(row)] for row in rows] if source.files else ()
+        splits[split] = Split(own_images, torch.from_numpy(own_labels), files)
     streamed = bool(stream) or source.streamed
-    return ImageData(name, source.class_names, splits, streamed, limit, store_size, split_seed)
+    stored = store_size or DEFAULT_STORE_SIZE
+    return ImageData(name, source.class_names, splits, streamed, limit, stored, split_seed)
 
 
-def _check_labels(source: Source, name: str) -> None:
-    """A dataset of the user's own may have made them in any way."""
-    classes = len(source.class_names)
-    for labels in (source.train_labels, source.test_labels):
-        right_type = labels.dtype == np.int64 and labels.ndim == 1
-        if right_type and np.all((labels >= 0) & (labels < classes)):
-            continue
-        raise DataError(
-            f"--dataset {name} to have labels int64 (N,) of 0 to {classes - 1}",
-            f"{labels.dtype} {labels.shape} with {np.unique(labels)[[0, -1]]}",
-            "correct its reader",
-        )
-
-
-def _check_pixels(pixels: NDArray[np.uint8], count: int, name: str) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (count, 3):
-        raise DataError(
-            f"--dataset {name} to read pixels uint8 ({count}, 3, height, width)",
-            f"{pixels.dtype} {pixels.shape}",
-            "correct its reader",
+def _warn_of_single_images(source: Source) -> None:
+    counts = np.bincount(source.train_labels, minlength=len(source.class_names))
+    names = [source.class_names[label] for label in np.flatnonzero(counts == 1)]
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        warnings.warn(
+            f"{len(names)} of {len(counts)} classes have a single training image, so the validation"
+            f" split has none of them: {shown}",
+            KdcacheWarning,
+            stacklevel=3,
         )
 
 
@@ -169,35 +128,6 @@ def load_selected_images(options: DatasetOptions) -> ImageData:
         split_seed=options.split_seed,
         stream=options.stream or None,
     )
-
-
-Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images `(N, 3, H, W)` and labels `(N,)`."""
-
-
-def source_in_memory(
-    class_names: Sequence[str], train: Pair, test: Pair, *, limit: int | None = None
-) -> Source:
-    """A dataset that is in memory already.
-
-    Args:
-        train, test: images uint8 `(N, 3, H, W)` and labels int64 `(N,)`.
-        limit: as in `Request`.
-    """
-    train_images, train_labels = train
-    test_images, test_labels = test
-    train_rows = evenly_spread_rows(train_labels, limit)
-    test_rows = evenly_spread_rows(test_labels, limit)
-
-    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        shape = (len(order) + len(test_rows), *test_images.shape[1:])
-        images = np.empty(shape, test_images.dtype)
-        # the default mode of np.take copies once more
-        np.take(train_images, train_rows[order], 0, out=images[: len(order)], mode="clip")
-        np.take(test_images, test_rows, 0, out=images[len(order) :], mode="clip")
-        return images
-
-    return Source(tuple(class_names), train_labels[train_rows], test_labels[test_rows], read)
 
 
 def _open_cifar(kind: type[datasets.CIFAR10], request: Request) -> Source:
@@ -253,7 +183,7 @@ def _render(stream: str, count: int, request: Request) -> Pair:
 
 
 def _open_folder(request: Request) -> Source:
-    folder, store_size = request.folder, request.store_size
+    folder = request.folder
     train_folder = folder / "train"
     test_folder = folder / "test"
     if not test_folder.is_dir() and (folder / "val").is_dir():
@@ -267,17 +197,20 @@ def _open_folder(request: Request) -> Source:
             f"only in one of them: {only}",
             "add or remove the class folders",
         )
+    files = train + test
+    shape = request.image_shape or common_shape(files, request.store_size)
     streamed = request.stream
     if streamed is None:
-        streamed = larger_than_memory(train + test, store_size)
+        streamed = not fits_in_memory(len(files) * 3 * math.prod(shape))
 
     def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
         paths = [train[row] for row in order] + test
         if streamed:
-            return read_images_into_file(paths, store_size, folder)
-        return read_images(paths, store_size)
+            return read_images_into_file(paths, shape, folder)
+        return read_images(paths, shape)
 
-    return Source(class_names, train_labels, test_labels, read, streamed)
+    names = [str(path) for path in files]
+    return Source(class_names, train_labels, test_labels, read, streamed, names)
 
 
 def _list_files(

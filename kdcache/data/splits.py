@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,10 +23,12 @@ class Split:
         images: uint8 `(N, 3, H, W)`; those in a mapped file are read from it when they are looked
             at.
         labels: int64 `(N,)`; a row of both is an `image_index`.
+        files: the path of each image; empty where images have no files of their own.
     """
 
     images: Tensor
     labels: Tensor
+    files: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,7 +36,8 @@ class Split:
     def select(self, rows: NDArray[np.int64]) -> "Split":
         """Only these rows: a copy in memory, also where the images lie in a mapped file."""
         index = torch.from_numpy(rows)
-        return Split(self.images[index], self.labels[index])
+        files = [self.files[int(row)] for row in rows] if self.files else ()
+        return Split(self.images[index], self.labels[index], files)
 
     def spread(self, count: int | None) -> NDArray[np.int64]:
         """The rows of `count` images, spread evenly over the classes; all rows for None."""

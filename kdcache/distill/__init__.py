@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdcache.distill.metrics import (
         accuracy,
         agreement,
+        class_accuracies,
         confusion,
         entropy,
         joint_outcomes,

@@ -35,7 +35,7 @@ def load_images_of(
         recorded.name,
         folder,
         limit=recorded.limit,
-        store_size=recorded.store_size or 0,  # none was needed
+        image_shape=recorded.image_shape,
         split_seed=recorded.split_seed,
         stream=stream,
     )
@@ -62,8 +62,10 @@ def check_images_match(cache: Cache, images: ImageData) -> None:
             )
         differing = np.flatnonzero(part.row_checksums() != cached.image_crc32)
         if len(differing):
+            row = differing[0]
+            first = f"{split} row {row}" + (f" ({part.files[row]})" if part.files else "")
             raise DataError(
                 f"the images that {cache.path} was made from",
-                f"{len(differing)} other images or labels, the first in {split} row {differing[0]}",
+                f"{len(differing)} other images or labels, the first in {first}",
                 "correct --data, or run phase one on these images",
             )

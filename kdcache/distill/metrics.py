@@ -18,6 +18,15 @@ def accuracy(labels: Tensor, logits: Tensor) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
 
 
+def class_accuracies(labels: Tensor, logits: Tensor) -> list[float | None]:
+    """The accuracy on the images of each class, to four decimals; None where it has no image."""
+    classes = logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes).tolist()
+    right = torch.bincount(labels[logits.argmax(1) == labels], minlength=classes).tolist()
+    pairs = zip(right, counts, strict=True)
+    return [round(some / count, 4) if count else None for some, count in pairs]
+
+
 def agreement(logits: Tensor, other_logits: Tensor) -> float:
     """The fraction of the rows for which two models predict the same class."""
     return (logits.argmax(1) == other_logits.argmax(1)).double().mean().item()

@@ -43,6 +43,10 @@ class Batches:
         view_table: int16 `(N, V, 5)`, the cached views of the training split; None where there is
             no cache.
         processes: divide each batch among them.
+
+    Attributes:
+        steps: of an epoch.
+        smallest: images in a process's smallest batch.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Batches:
         for head, logits in teacher_logits.items():
             self._teacher_logits[head] = Prefetcher(logits, device, streamed=images.streamed)
         self.steps = math.ceil(len(self._train) / config.batch_size)
+        self.smallest = len(self._train) // self.steps // processes.world_size
 
     def of(self, epoch: int) -> Iterator[Batch]:
         """One for each step of an epoch (0, 1, ...), in an order drawn for it.

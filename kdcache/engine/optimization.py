@@ -13,6 +13,7 @@ from kdcache.runtime import to_cpu_async
 
 _MOMENTUM = 0.9
 _DIVERGED = 1000.0  # times the first loss, or nat
+_TRY = "try a smaller --lr, a longer --warmup or --precision fp32"
 
 
 def make_optimizer(
@@ -60,6 +61,19 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
 
 
+def check_validation_loss(loss: float, epoch: int) -> None:
+    """Raise DivergedError where a validation loss in nats is not finite or absurdly large.
+
+    Training can look well where a norm's running statistics are not.
+    """
+    if not loss <= _DIVERGED:
+        raise DivergedError(
+            "a finite validation loss that does not explode",
+            f"{loss:.3g} after epoch {epoch}",
+            _TRY,
+        )
+
+
 class DivergenceMonitor:
     """Watches for a loss that is infinite, not a number, or absurdly large.
 
@@ -94,7 +108,7 @@ class DivergenceMonitor:
                 raise DivergedError(
                     "a finite loss that does not explode",
                     f"{largest:.3g} by {when}",
-                    "try a smaller --lr, a longer --warmup or --precision fp32",
+                    _TRY,
                 )
 
         previous, self._check = self._check, check

@@ -102,7 +102,9 @@ def resolve_config(
     projection, heads, views = _teaching(options, cache)
     pretrained = weights != "none"
     preprocessing = _preprocessing(options, weights, images, cache)
-    lr = _LEARNING_RATES[options.optimizer, pretrained] * options.batch_size / _REFERENCE_BATCH
+    learned = len(images.splits["train"])
+    batch = min(options.batch_size, learned, options.train_images or learned)
+    lr = _LEARNING_RATES[options.optimizer, pretrained] * batch / _REFERENCE_BATCH
     return TrainConfig(
         student=options.student,
         student_weights=weights,
@@ -233,12 +235,14 @@ def _preprocessing(
     size = options.image_size
     if size is None and cache is not None:
         size = cache.manifest.input.image_size
-    return Preprocessing(
+    found = Preprocessing(
         size or known.image_size,
         options.mean or known.mean,
         options.std or known.std,
         images.class_names,
     )
+    found.warn_of_scale()
+    return found
 
 
 def _precision(options: TrainOptions, image_size: int, device: torch.device) -> str:

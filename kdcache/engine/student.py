@@ -7,20 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.data import Prefetcher, Renderer, Split, whole_image_views
-from kdcache.distill import label_loss
+from kdcache.distill import accuracy, class_accuracies, label_loss
 from kdcache.engine.resolve import TrainConfig
+from kdcache.errors import OptionError
 from kdcache.models import Model, build_model, class_logits, head_parameters, replace_head
-from kdcache.runtime import Processes, autocast, inference_batch_size, record_output_sizes
+from kdcache.runtime import (
+    MODEL_ERRORS,
+    Processes,
+    autocast,
+    inference_batch_size,
+    record_output_sizes,
+)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A student's predictions on one split; the loss is the mean cross-entropy in nats."""
+    """A student's predictions on one split; the loss is the mean cross-entropy in nats.
+
+    `class_accuracy` is in the order of the classes, None for a class without images.
+    """
 
     loss: float
     accuracy: float
     predictions: Tensor  # int64 (N,), on the CPU
     logits: Tensor  # float32 (N, K), on the CPU
+    class_accuracy: list[float | None]
 
 
 def build_student(config: TrainConfig) -> Model:
@@ -74,6 +85,7 @@ class Student:
         processes: Processes,
     ) -> None:
         self.device, self.classes = device, config.classes
+        self._name, self._outputs = config.student, config.classes + config.teacher_classes
         self._precision, self._processes = config.precision, processes
         module = model.module.to(device)
         self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,6 +93,37 @@ class Student:
             self.module = _synchronize_batch_norms(self.module, device)
         known = config.preprocessing
         self.render = Renderer(known.image_size, known.mean, known.std, image_shape, device)
+
+    @torch.no_grad()
+    def check_training(self, smallest_batch: int) -> None:
+        """See that the module can be trained: on its input size, and on its smallest batch.
+
+        Its buffers and all random generators are left as they were. Raises OptionError.
+        """
+        before = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        gpus = [self.device] if self.device.type == "cuda" else []
+        self.module.train()
+        with torch.random.fork_rng(gpus), autocast(self._precision, self.device):
+            self._check_forward(2, "give a larger --image-size, or another --student")
+            if smallest_batch == 1:
+                self._check_forward(1, "give another --batch-size, or another --student")
+        for buffer, kept in before:
+            buffer.copy_(kept)
+
+    def _check_forward(self, images: int, remedy: str) -> None:
+        size = self.render.size
+        expected = f"a student that trains on batches of {images} x 3 x {size} x {size}"
+        try:
+            inputs = torch.zeros(images, 3, size, size, device=self.device)
+            shape = class_logits(self.module(inputs)).shape
+        except torch.OutOfMemoryError:
+            raise
+        except MODEL_ERRORS as error:
+            reason = f"{self._name}: {str(error).splitlines()[0]}"
+            raise OptionError(expected, reason, remedy) from error
+        if shape != (images, self._outputs):
+            expected = f"a student that returns logits ({images}, {self._outputs})"
+            raise OptionError(expected, f"{self._name}: {tuple(shape)}", "correct the model")
 
     @torch.inference_mode()
     def predict(self, images: Tensor, views: Tensor) -> Tensor:
@@ -103,9 +146,13 @@ class Student:
         self._processes.broadcast_tensors(self.module.buffers())
         own = self.predict(self._processes.shard(split.images), self._processes.shard(whole))
         logits = self._processes.all_gather(own)
-        predictions = logits.argmax(1)
-        accuracy = (predictions == split.labels).float().mean().item()
-        return Evaluation(label_loss(logits, split.labels).item(), accuracy, predictions, logits)
+        return Evaluation(
+            label_loss(logits, split.labels).item(),
+            accuracy(split.labels, logits),
+            logits.argmax(1),
+            logits,
+            class_accuracies(split.labels, logits),
+        )
 
     @cached_property
     def _batch_size(self) -> int:

@@ -6,7 +6,8 @@ import time
 from torch import Tensor
 
 from kdcache.config import TrainOptions
-from kdcache.engine.optimization import learning_rate
+from kdcache.distill import agreement
+from kdcache.engine.optimization import check_validation_loss, learning_rate
 from kdcache.engine.resolve import (
     check_processes,
     finished_run,
@@ -26,6 +27,7 @@ from kdcache.runs import (
     EpochRecord,
     RunRecorder,
     RunSummary,
+    TeacherScores,
     best_labels_only,
     extended_options,
     make_run_config,
@@ -149,8 +151,9 @@ class StudentRun:
         self._processes.barrier()  # until the main process has written the best epoch
         model, epoch, validation_accuracy = self._recorder.read_best(self.device)
         self.trainer.student.module.load_state_dict(model)
-        self.test = self.trainer.student.evaluate(self.images.splits["test"])
-        summary = self._summary(epoch, validation_accuracy)
+        evaluate, splits = self.trainer.student.evaluate, self.images.splits
+        self.test, validation = evaluate(splits["test"]), evaluate(splits["validation"])
+        summary = self._summary(epoch, validation_accuracy, validation)
         if self._processes.is_main:
             self._recorder.finish(
                 summary,
@@ -175,25 +178,20 @@ class StudentRun:
         means = self.trainer.train_epoch(epoch, after_step)
         seconds = time.perf_counter() - started
         validation = self.trainer.student.evaluate(self.images.splits["validation"])
+        check_validation_loss(validation.loss, epoch + 1)
+        teacher = self.targets.predictions if self.targets else None
         record = EpochRecord(
             epoch=epoch + 1,
             **means,
             validation_loss=validation.loss,
             validation_accuracy=validation.accuracy,
-            agreement=self._agreement(validation),
+            agreement=agreement(teacher["validation"], validation.logits) if teacher else None,
             seconds=seconds,
             images_per_second=len(self.images.splits["train"]) / seconds,
         )
         self._seconds += time.perf_counter() - started
         self._keep(record)
         self._callbacks.on_epoch(self, record)
-
-    def _agreement(self, validation: Evaluation) -> float | None:
-        """The fraction of validation images for which student and teacher predict one class."""
-        if self.targets is None:
-            return None
-        teacher = self.targets.predictions["validation"].argmax(1)
-        return (teacher == validation.predictions).double().mean().item()
 
     def _keep(self, record: EpochRecord) -> None:
         """Add an epoch to the history and save the checkpoints."""
@@ -224,7 +222,9 @@ class StudentRun:
             self.cache.content_digest if self.cache else None,
         )
 
-    def _summary(self, best_epoch: int, validation_accuracy: float) -> RunSummary:
+    def _summary(
+        self, best_epoch: int, validation_accuracy: float, validation: Evaluation
+    ) -> RunSummary:
         config, splits = self.config, self.images.splits
         distils = self.targets is not None and config.alpha > 0
         return RunSummary(
@@ -247,9 +247,14 @@ class StudentRun:
             seconds=self._seconds,
             validation_digest=splits["validation"].digest(),
             test_digest=splits["test"].digest(),
+            validation_class_accuracy=validation.class_accuracy,
+            test_class_accuracy=self.test.class_accuracy if self.test else None,
             fingerprint=self.cache.fingerprint if self.cache else None,
-            teacher=teacher_scores(self.cache, self.targets, self.images),
+            teacher=self._teacher_scores(),
         )
+
+    def _teacher_scores(self) -> TeacherScores | None:
+        return teacher_scores(self.cache, self.targets, self.images, self.options.labels)
 
     def _plan(self, before: int | None) -> str:
         """What is about to happen, in words.
@@ -257,7 +262,7 @@ class StudentRun:
         Args:
             before: how many epochs the run had, if it is extended.
         """
-        splits, teacher = self.images.splits, teacher_scores(self.cache, self.targets, self.images)
+        splits, teacher = self.images.splits, self._teacher_scores()
         lines = [
             f"{self.config.student} on {self.images.name}: {len(splits['train']):,} training,"
             f" {len(splits['validation']):,} validation images, {self.config.classes} classes,"

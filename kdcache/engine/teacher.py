@@ -3,6 +3,7 @@ phase two.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,16 @@ from kdcache.cache import Cache
 from kdcache.config import PrecomputeOptions
 from kdcache.data import Mix, Renderer
 from kdcache.distill import Head, Projection
-from kdcache.errors import DataError, OptionError
-from kdcache.models import Model, build_model, class_logits, state_digest
+from kdcache.errors import DataError, KdcacheWarning, OptionError
+from kdcache.models import (
+    Model,
+    build_model,
+    class_logits,
+    count_random_tensors,
+    state_digest,
+)
 from kdcache.runtime import (
+    MODEL_ERRORS,
     autocast,
     compiled,
     forward_flops,
@@ -50,7 +58,12 @@ class Teacher:
 
 
 def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
-    """The teacher that phase one's options name. Raises OptionError or DataError."""
+    """The teacher that phase one's options name.
+
+    A KdcacheWarning tells of random weights that nobody asked for, and of an odd mean or std.
+
+    Raises OptionError or DataError.
+    """
     model = build_model(
         options.teacher,
         options.teacher_weights,
@@ -59,6 +72,17 @@ def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
         mean=options.mean,
         std=options.std,
     )
+    model.preprocessing.warn_of_scale()
+    if options.teacher_weights is None and not model.pretrained:
+        random = count_random_tensors(model, options.seed)
+        if random:
+            warnings.warn(
+                f"{random} of the {len(model.module.state_dict())} tensors of {model.name} are"
+                " random, which differ from seed to seed: such a teacher has learned nothing;"
+                " give --teacher-weights, or none if that is meant",
+                KdcacheWarning,
+                stacklevel=2,
+            )
     return prepare_teacher(model, device, options.precision, options.compile)
 
 
@@ -80,7 +104,7 @@ def prepare_teacher(
     try:
         with record_output_sizes(module) as sizes:
             output = teacher.logits(torch.zeros(2, 3, size, size, device=device))
-    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+    except MODEL_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise OptionError(
             f"a teacher that takes inputs (2, 3, {size}, {size})",

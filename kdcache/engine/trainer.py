@@ -82,6 +82,8 @@ class Trainer:
             no cache.
         online: the teacher in the loop; None reads the targets.
         processes: share each batch and its gradient; all of them must make the same calls.
+
+    Raises OptionError where the model cannot be trained on its input size or on so few images.
     """
 
     def __init__(
@@ -97,13 +99,14 @@ class Trainer:
     ) -> None:
         self.config, self.device = config, device
         self._online, self._processes = online, processes
-        self.student = Student(config, model, images.image_shape, device, processes)
-        module = self.student.module
-        together = DistributedDataParallel(module) if processes.world_size > 1 else module
-        self._forward = compiled(together, config.compile)
         reads_targets = targets is not None and online is None and config.alpha > 0
         teacher_logits = targets.train if targets is not None and reads_targets else {}
         self._batches = Batches(config, images, teacher_logits, view_table, device, processes)
+        self.student = Student(config, model, images.image_shape, device, processes)
+        module = self.student.module
+        self.student.check_training(self._batches.smallest)
+        together = DistributedDataParallel(module) if processes.world_size > 1 else module
+        self._forward = compiled(together, config.compile)
         self._distillation_loss: DistillationLoss = LOSSES.load(config.loss)
         self._images_per_epoch = len(images.splits["train"])
         self.steps_per_epoch = self._batches.steps

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Mix, Split, load_selected_images
-from kdcache.distill import Head, TeacherTargets, load_images_of, make_targets
+from kdcache.distill import Head, TeacherTargets, accuracy, load_images_of, make_targets
 from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.teacher import OnlineTeacher
 from kdcache.engine.trainer import OnlineLogits
@@ -102,16 +102,20 @@ def load_training_data(options: TrainOptions) -> TrainingData:
 
 
 def teacher_scores(
-    cache: Cache | None, targets: TeacherTargets | None, images: ImageData
+    cache: Cache | None, targets: TeacherTargets | None, images: ImageData, labels: str
 ) -> TeacherScores | None:
-    """How good the cached teacher is on validation and test images; None without a cache."""
+    """How good the cached teacher is on validation and test images; None without a cache.
+
+    Args:
+        labels: whose they are, as --labels says.
+    """
     if targets is None or cache is None:
         return None
-    scores = {
-        split: (logits.argmax(1) == images.splits[split].labels).float().mean().item()
-        for split, logits in targets.predictions.items()
-    }
-    return TeacherScores(cache.manifest.teacher.name, scores["validation"], scores["test"])
+    name, scores = cache.manifest.teacher.name, {}
+    if labels != "teacher":  # its own predictions would all be right
+        for split, logits in targets.predictions.items():
+            scores[split] = accuracy(images.splits[split].labels, logits)
+    return TeacherScores(name, scores.get("validation"), scores.get("test"))
 
 
 def describe_teaching(
@@ -123,11 +127,14 @@ def describe_teaching(
         baseline: the best run beside this one that was trained on labels only, if there is one.
     """
     how = "as it is" if config.projection == "none" else "through the probe"
-    reached = teacher.validation_accuracy or 0.0
-    lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
+    reached = teacher.validation_accuracy
+    if reached is None:
+        lines = ["the labels are the teacher's own predictions, so its accuracy says nothing"]
+    else:
+        lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
     if config.alpha == 0:
         return lines
-    if baseline is not None and baseline.validation_accuracy > reached:
+    if reached is not None and baseline is not None and baseline.validation_accuracy > reached:
         lines.append(
             f"warning: {baseline.name}, trained on labels only, reaches"
             f" {baseline.validation_accuracy:.1%}, more than this teacher:"

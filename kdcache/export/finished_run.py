@@ -134,7 +134,8 @@ def sample_images(run: FinishedRun, folder: Path | None, count: int) -> Tensor |
         dataset,
         place,
         limit=min(few, options.limit or few),
-        store_size=run.card.image_shape[0] if run.card.image_shape else options.store_size,
+        store_size=options.store_size,
+        image_shape=run.card.image_shape,
         split_seed=options.split_seed,
     )
     if images.class_names != names:

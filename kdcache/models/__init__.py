@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kdcache.models.build import (
         Model,
         build_model,
+        count_random_tensors,
     )
     from kdcache.models.heads import (
         class_logits,

@@ -99,6 +99,16 @@ def build_model(
     return Model(module, name, weights, preprocessing, pretrained=state is not None)
 
 
+def count_random_tensors(model: Model, seed: int) -> int:
+    """How many tensors of a callable's own model come from random numbers.
+
+    They are those that differ where it is built again with another seed than `seed`.
+    """
+    state = build_model(model.name, "none", seed=seed + 1).module.state_dict()
+    own = model.module.state_dict()
+    return sum(key not in state or not torch.equal(own[key], state[key]) for key in own)
+
+
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Random numbers from `seed` within the block; the generators go on as before behind it."""

@@ -75,8 +75,16 @@ def has_small_stem(module: nn.Module, state: dict[str, Tensor]) -> bool:
 
 
 def class_logits(output: Any) -> Tensor:
-    """The logits `(B, C)` in a model's output (GoogLeNet and Inception wrap them in training)."""
-    return output if isinstance(output, Tensor) else output.logits
+    """The logits `(B, C)` in a model's output (GoogLeNet and Inception wrap them in training).
+
+    Raises OptionError where there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    expected = "a model that returns logits (B, classes), or an object with them as .logits"
+    raise OptionError(expected, type(output).__name__, "let the model return its logits alone")
 
 
 def student_state_dict(module: nn.Module, classes: int) -> dict[str, Tensor]:

@@ -1,6 +1,9 @@
 """What a model expects as input: size, normalisation, and the classes that it knows."""
 
+import warnings
 from dataclasses import dataclass
+
+from kdcache.errors import KdcacheWarning
 
 DEFAULT_IMAGE_SIZE = 224
 # of the channels of ImageNet's training images, on the scale 0 to 1, as torchvision has them
@@ -22,3 +25,15 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
+
+    def warn_of_scale(self) -> None:
+        """A KdcacheWarning where mean or std look like those of pixels from 0 to 255."""
+        for flag, values in (("--mean", self.mean), ("--std", self.std)):
+            if max(values) > 1:
+                shown = ",".join(f"{value:g}" for value in values)
+                warnings.warn(
+                    f"{flag} {shown} is not on the scale 0 to 1, which pixels are brought to before"
+                    " it is applied; divide by 255 what is on the scale 0 to 255",
+                    KdcacheWarning,
+                    stacklevel=3,
+                )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kdcache.config import TrainOptions
 from kdcache.errors import DataError
-from kdcache.models import CARD_FILE, read_student_card
+from kdcache.models import CARD_FILE, StudentCard, read_student_card
 from kdcache.runs.folder import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -60,11 +60,20 @@ class Run:
         new = self.folder / PREDICTIONS_FILE
         return read_predictions(new if new.exists() else self.folder / OLD_PREDICTIONS_FILE)
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:
         """From student.json; empty where there is none. Raises DataError where it is damaged."""
+        return self._card.preprocessing.class_names if self._card else ()
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Height and width in pixels of the dataset's images, from student.json; None likewise."""
+        return self._card.image_shape if self._card else None
+
+    @cached_property
+    def _card(self) -> StudentCard | None:
         path = self.folder / CARD_FILE
-        return read_student_card(path).preprocessing.class_names if path.exists() else ()
+        return read_student_card(path) if path.exists() else None
 
     @property
     def command(self) -> tuple[str, bool]:

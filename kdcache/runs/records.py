@@ -159,7 +159,8 @@ class RunSummary:
     """summary.json: what a finished run reached. Accuracies are fractions of 1.
 
     `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
-    live (the teacher ran in every step). `loss`, `projection` and `views` are None for labels only.
+    live (the teacher ran in every step). The class accuracies are in the order of the classes, None
+    for a class without images. `loss`, `projection` and `views` are None for labels only.
     `config_digest` is the SHA-256 of config.json as it was when the run ended, None where an older
     version did not record it.
     """
@@ -183,6 +184,8 @@ class RunSummary:
     seconds: float | None = None
     validation_digest: str | None = None
     test_digest: str | None = None
+    validation_class_accuracy: list[float | None] | None = None
+    test_class_accuracy: list[float | None] | None = None
     fingerprint: str | None = None
     config_digest: str | None = None
     teacher: TeacherScores | None = None
@@ -208,6 +211,7 @@ class RunSummary:
         """Raises ValueError, naming the field."""
         entry = JsonObject(document)
         readers = {"str": entry.text, "int": entry.integer, "float": entry.number}
+        readers["list[float | None]"] = entry.numbers_or_nulls
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cls):
             kind = str(item.type).removesuffix(" | None")

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         JsonObject,
     )
     from kdcache.runtime.precision import (
+        MODEL_ERRORS,
         autocast,
         compiled,
         cpu_has_bf16,

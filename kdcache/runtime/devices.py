@@ -26,7 +26,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # torch goes on with a long list
         raise OptionError(
             "a device that torch can use here", f"--device {name} ({reason})", "try --device cpu"
         ) from error

@@ -65,6 +65,13 @@ class JsonObject:
         valid = isinstance(value, list) and len(value) == count and all(map(_is_finite, value))
         return tuple(map(float, value)) if valid else self._refuse(key, f"{count} numbers")
 
+    def numbers_or_nulls(self, key: str) -> list[float | None]:
+        """A field that is a list of finite numbers and nulls, of any length."""
+        value = self._get(key)
+        if isinstance(value, list) and all(one is None or _is_finite(one) for one in value):
+            return [None if one is None else float(one) for one in value]
+        return self._refuse(key, "a list of numbers")
+
     def boolean(self, key: str) -> bool:
         value = self._get(key)
         return value if isinstance(value, bool) else self._refuse(key, "true or false")

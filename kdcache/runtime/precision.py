@@ -21,6 +21,16 @@ _CPU_BUDGET = 128 << 20  # bytes for the largest layer's output; larger batches 
 _GPU_FRACTION = 1 / 32
 _LARGEST_BATCH = 512
 
+# what a model may raise on an input that it does not take
+MODEL_ERRORS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def pick_precision(
     name: str, device: torch.device, operations: Callable[[], float], *, on_gpu: str

@@ -221,7 +221,7 @@ def test_a_file_that_is_no_image_is_named(content: Callable[[Path], bytes], tmp_
 
 def test_too_few_images_are_refused_before_any_pixel_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 1, "b": 1})
-    (tmp_path / "train" / "b" / "000.png").write_bytes(b"no image")
+    (tmp_path / "train" / "b" / "000.png").write_bytes(truncated_png(tmp_path))
     with pytest.raises(DataError, match="at least two training images of some class"):
         load_folder(tmp_path)
 

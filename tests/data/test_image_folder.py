@@ -17,10 +17,10 @@ from commands import run
 import precompute_teacher
 from kdcache.cache.reader import open_cache
 from kdcache.config import TrainOptions
-from kdcache.data import image_folder, mapped_pixels
 from kdcache.data.datasets import load_images
-from kdcache.data.image_folder import image_files
-from kdcache.data.mapped_pixels import find_pixels
+from kdcache.data.files import image_folder, mapped_pixels
+from kdcache.data.files.finding import image_files, list_classes
+from kdcache.data.files.mapped_pixels import find_pixels
 from kdcache.data.splits import ImageData
 from kdcache.engine.training_data import load_training_data
 from kdcache.errors import DataError
@@ -110,17 +110,16 @@ class TestFoundAgain:
         self, alike: Path, mixed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = load(alike), load(mixed)
-        monkeypatch.setattr(image_folder, "_decode", no_decoding)
-        monkeypatch.setattr(image_folder, "_common_shape", no_decoding)
+        monkeypatch.setattr(image_folder, "decode", no_decoding)
         assert same(load(alike), first[0]) and same(load(mixed), first[1])
 
     @pytest.mark.parametrize("folder", ["alike", "mixed"])
     def test_nor_in_the_first_call(
         self, folder: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decoded, decode = [], image_folder._decode
+        decoded, decode = [], image_folder.decode
         monkeypatch.setattr(
-            image_folder, "_decode", lambda path, shape: decoded.append(path) or decode(path, shape)
+            image_folder, "decode", lambda path, shape: decoded.append(path) or decode(path, shape)
         )
         load(request.getfixturevalue(folder), store_size=4)
         assert len(decoded) == len(set(decoded)) == 24
@@ -135,7 +134,7 @@ class TestFoundAgain:
         self, alike: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = load(alike)
-        monkeypatch.setattr(image_folder, "_decode", no_decoding)
+        monkeypatch.setattr(image_folder, "decode", no_decoding)
         (tmp_path / "links").mkdir()
         for split in ("train", "test"):
             (tmp_path / "links" / split).symlink_to(alike / split)
@@ -160,7 +159,6 @@ class TestFoundAgain:
             ),
             (lambda root: None, {"split_seed": 1}),
             (lambda root: None, {"limit": 10}),
-            (lambda root: None, {"store_size": 3}),
         ],
         ids=[
             "changed",
@@ -170,7 +168,6 @@ class TestFoundAgain:
             "renamed",
             "split_seed",
             "limit",
-            "store_size",
         ],
     )
     def test_whatever_shapes_the_pixels_makes_another_file(
@@ -181,6 +178,13 @@ class TestFoundAgain:
         change(alike)
         assert same(load(alike, **arguments), load(alike, False, **arguments))
         assert len(kept(alike)) == 2 and set(before) < set(kept(alike))
+
+    def test_so_does_the_size_to_which_they_are_brought(self, alike: Path, mixed: Path) -> None:
+        for root, files in ((mixed, 2), (alike, 1)):  # alike, they have one size anyway
+            for store_size in (3, 4):
+                one, other = (load(root, stream, store_size=store_size) for stream in (True, False))
+                assert same(one, other)
+            assert len(kept(root)) == files
 
     def test_so_does_another_decoder(self, alike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(alike)
@@ -220,7 +224,7 @@ class TestNothingIsLeft:
         assert kept(alike) == []
 
     def test_one_that_vanishes_is_named(self, alike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        bad, list_classes = alike / "train" / "a" / "004.png", image_folder.list_classes
+        bad = alike / "train" / "a" / "004.png"
 
         def list_then_remove(folder: Path) -> Any:
             found = list_classes(folder)
@@ -236,7 +240,7 @@ class TestNothingIsLeft:
         def interrupted(path: Path, shape: tuple[int, int]) -> np.ndarray:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(image_folder, "_decode", interrupted)
+        monkeypatch.setattr(image_folder, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(alike)
         assert kept(alike) == []
@@ -251,7 +255,7 @@ class TestNothingIsLeft:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-        monkeypatch.setattr(image_folder, "_decode", no_decoding)
+        monkeypatch.setattr(image_folder, "decode", no_decoding)
         with pytest.raises(DataError) as error:
             load(alike)
         words = str(error.value).split("; ")
@@ -316,7 +320,7 @@ def test_a_file_larger_than_the_memory_can_be_mapped(tmp_path: Path) -> None:
             file, {"descr": "|u1", "fortran_order": False, "shape": shape}
         )
         file.truncate(file.tell() + 3 * 256 * 256 * shape[0])
-    pixels = torch.from_numpy(find_pixels(tmp_path / "sparse.npy", [shape]))
+    pixels = torch.from_numpy(find_pixels(tmp_path / "sparse.npy", shape))
     assert pixels.shape == shape and pixels[-1].sum() == 0
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kdcache.distill.metrics import (
     accuracy,
     agreement,
+    class_accuracies,
     confusion,
     entropy,
     joint_outcomes,
@@ -134,3 +135,11 @@ def test_student_and_teacher_by_hand() -> None:
     assert kinds == {"Right only when distilled": ([1], 1), "Right only from labels": ([2], 1)}
     ((name, rows, count),) = notable_images(labels, student, None, None, 2)
     assert (name, rows.tolist(), count) == ("Wrong", [2, 4], 3)
+
+
+def test_class_accuracies_by_hand() -> None:
+    """Of class 0 one of three, of class 1 none of one; class 2 has no image, class 3 all of two."""
+    labels = torch.tensor([0, 0, 0, 1, 3, 3])
+    predictions = torch.tensor([0, 1, 2, 0, 3, 3])
+    logits = torch.nn.functional.one_hot(predictions, 4).float()
+    assert class_accuracies(labels, logits) == [0.3333, 0.0, None, 1.0]

@@ -18,7 +18,7 @@ from kdcache.engine.resolve import (
     resolve_config,
 )
 from kdcache.engine.training_data import describe_teaching
-from kdcache.errors import OptionError
+from kdcache.errors import KdcacheWarning, OptionError
 from kdcache.runs import RunSummary, TeacherScores
 from kdcache.runtime import Processes
 
@@ -80,15 +80,38 @@ class TestDefaults:
     ) -> None:
         weights = "IMAGENET1K_V1" if pretrained else "none"  # nothing is loaded to resolve them
         given = TrainOptions(optimizer=optimizer, student="resnet18", student_weights=weights)
-        found = resolve_config(given, indexed_images(), cache(), CPU)
+        found = resolve_config(given, indexed_images(train=128), cache(), CPU)
         assert (found.lr, found.weight_decay, found.pretrained) == (lr, decay, pretrained)
 
     def test_the_learning_rate_follows_the_batch(self, indexed_images: Images) -> None:
-        images = indexed_images()
+        images = indexed_images(train=128)
         small_batch = TrainOptions(**TINY, batch_size=32)
         assert resolve_config(small_batch, images, cache(), CPU).lr == pytest.approx(0.1 * 32 / 128)
         given = small_batch.replace(lr=0.1)
         assert resolve_config(given, images, cache(), CPU).lr == 0.1
+
+    def test_a_batch_is_no_larger_than_what_is_learned_from(self, indexed_images: Images) -> None:
+        images, given = indexed_images(train=64), TrainOptions(**TINY, batch_size=256)
+        assert resolve_config(given, images, cache(), CPU).lr == pytest.approx(0.1 * 64 / 128)
+        few = given.replace(train_images=16)
+        assert resolve_config(few, images, cache(), CPU).lr == pytest.approx(0.1 * 16 / 128)
+
+    @pytest.mark.parametrize(
+        ("changes", "shown"),
+        [
+            ({"mean": (123.0, 117.0, 104.0)}, "--mean 123,117,104"),
+            ({"std": (58.0, 57.0, 57.0)}, "--std 58,57,57"),
+        ],
+    )
+    def test_a_scale_of_255_is_a_warning(
+        self, changes: dict[str, Any], shown: str, indexed_images: Images
+    ) -> None:
+        with pytest.warns(KdcacheWarning) as warned:
+            resolve_config(TrainOptions(**TINY, **changes), indexed_images(), cache(), CPU)
+        assert [str(one.message) for one in warned] == [
+            f"{shown} is not on the scale 0 to 1, which pixels are brought to before it is applied;"
+            " divide by 255 what is on the scale 0 to 255"
+        ]
 
     @pytest.mark.parametrize(
         ("views", "epochs", "alpha", "augment"),
@@ -208,6 +231,16 @@ class TestPlan:
         assert self.plan(indexed_images(), epochs=33)[1:] == [
             "the student sees its own crop-flip of each image; the soft targets are the mean over"
             " its 4 cached views (unmatched views)"
+        ]
+
+    def test_of_its_own_labels_a_teacher_is_not_called_accurate(
+        self, indexed_images: Images
+    ) -> None:
+        given = TrainOptions(**TINY, labels="teacher", projection="none", epochs=4)
+        config = resolve_config(given, indexed_images(), cache(), CPU)
+        baseline = RunSummary("runs/labels", "tiny", 0.0, 0.9)
+        assert describe_teaching(config, TeacherScores("vit_b_16", None, None), baseline) == [
+            "the labels are the teacher's own predictions, so its accuracy says nothing"
         ]
 
     def test_a_better_baseline_is_a_warning(self, indexed_images: Images) -> None:

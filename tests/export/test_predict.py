@@ -14,7 +14,7 @@ from PIL import Image
 
 from kdcache.cli import main as tools
 from kdcache.config import TrainOptions
-from kdcache.data.image_folder import image_files, read_image
+from kdcache.data import image_files, read_image
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import load_training_data
 from kdcache.errors import KdcacheError

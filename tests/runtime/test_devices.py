@@ -25,6 +25,13 @@ def test_devices() -> None:
     assert told.endswith("; try --device cpu")
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without MPS")
+def test_one_that_torch_does_not_have_is_refused_in_a_short_line() -> None:
+    told = message(lambda: pick_device("mps"))
+    assert told.startswith("expected a device that torch can use here; found --device mps (")
+    assert len(told) < 200 and "available for these backends" not in told
+
+
 def test_what_is_copied_from_a_cpu_is_there() -> None:
     assert to_cpu_async(torch.arange(3))().tolist() == [0, 1, 2]
     assert to_device(torch.arange(3), torch.device("cpu")).tolist() == [0, 1, 2]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kdcache import cache, data, distill, engine, runtime
-from kdcache.cli.console import Progress, say
+from kdcache.cli.console import Progress, leave_warnings_to_main, say
 from kdcache.cli.parser import add_config, add_options, describe_use, options_from
 from kdcache.config import PrecomputeOptions
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     options = options_from(PrecomputeOptions, arguments)
     processes = runtime.distributed.init()
+    leave_warnings_to_main(processes.is_main)
     device = runtime.pick_device(options.device, processes.local_rank)
     teacher = processes.main_process_first(lambda: engine.load_teacher(options, device))
     images = processes.main_process_first(lambda: data.load_selected_images(options))

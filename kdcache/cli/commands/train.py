@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kdcache import cli, engine, report, runs, runtime
-from kdcache.cli.console import Progress, say
+from kdcache.cli.console import Progress, leave_warnings_to_main, say
 from kdcache.cli.parser import add_config, add_options, describe_use, options_from
 from kdcache.config import TrainOptions, flag_of
 from kdcache.errors import OptionError
@@ -46,6 +46,7 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
 def run(arguments: argparse.Namespace) -> None:
     options = options_of(arguments)
     processes = runtime.distributed.init()
+    leave_warnings_to_main(processes.is_main)
     data = processes.main_process_first(lambda: engine.load_training_data(options))
     with Progress("student", unit="step", hidden=not processes.is_main) as progress:
         shown = cli.ShowTraining(progress, vis=options.vis)

@@ -69,7 +69,11 @@ class Comparison:
 
     def to_csv(self) -> str:
         """The teachers and the groups with full precision, a line each."""
-        return as_csv(self._json_rows())
+        rows = self._json_rows()
+        for row in rows:  # a thousand classes are no cell
+            for key in ("validation_class_accuracy", "test_class_accuracy"):
+                row.pop(key, None)
+        return as_csv(rows)
 
     def to_json(self) -> dict[str, Any]:
         """The same and the words, JSON-ready."""
@@ -78,6 +82,7 @@ class Comparison:
             "dataset": summary.dataset,
             "test_images": summary.test_images,
             "test_digest": summary.test_digest,
+            "class_names": list(self.groups[0].runs[0].class_names),
             "rows": self._json_rows(),
             "words": self.words,
             "unfinished": [str(folder) for folder in self.unfinished],

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from kdcache.report.comparison.groups import Group
@@ -34,9 +35,9 @@ class Row:
     """What is known of a group, with full precision.
 
     Accuracies and their differences are fractions of 1, `..._sd` the standard deviation over the
-    `n` seeds, None of a single one; seconds are the mean. `difference` is to the labels-only group
-    `baseline`, over the `shared_seeds`, `difference_low` to `difference_high` its 95 % interval;
-    `why_no_p` says why there is no p, where one could be.
+    `n` seeds, None of a single one; seconds and the accuracies of each class are means.
+    `difference` is to the labels-only group `baseline`, over the `shared_seeds`, `difference_low`
+    to `difference_high` its 95 % interval; `why_no_p` says why there is no p, where one could be.
     """
 
     what: str
@@ -62,6 +63,8 @@ class Row:
     seconds: float | None
     fingerprint: str | None
     runs: list[str]
+    validation_class_accuracy: list[float | None] | None = None
+    test_class_accuracy: list[float | None] | None = None
 
     @property
     def distilled(self) -> bool:
@@ -99,10 +102,20 @@ def row_of(group: Group) -> Row:
         difference_high=high,
         p=test.p if test else None,
         why_no_p=why_no_p,
+        validation_class_accuracy=_mean_by_class(group, "validation_class_accuracy"),
+        test_class_accuracy=_mean_by_class(group, "test_class_accuracy"),
         seconds=group.mean_of("seconds"),
         fingerprint=summary.fingerprint,
         runs=[str(run.folder) for run in group.runs],
     )
+
+
+def _mean_by_class(group: Group, name: str) -> list[float | None] | None:
+    """The mean over the runs; None where one of them has not recorded it."""
+    recorded = [getattr(run.summary, name) for run in group.runs]
+    if None in recorded or len({len(one) for one in recorded}) > 1:
+        return None
+    return [None if None in own else fmean(own) for own in zip(*recorded, strict=True)]
 
 
 def teachers_of(runs: Sequence[Run]) -> tuple[TeacherRow, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kdcache.config import DATASETS, TrainOptions, is_import_path
+from kdcache.config import DATASETS, is_import_path
 from kdcache.data import load_images
 from kdcache.errors import DataError, KdcacheError
 from kdcache.runs import Run
@@ -40,9 +40,8 @@ def load_test_images(runs: Sequence[Run], folder: Path | None) -> Tensor | str:
 
 
 def _test_images(run: Run, name: str, count: int, digest: str, folder: Path | None) -> Tensor:
-    size = run.config.options.store_size if run.config else TrainOptions.store_size
     # as many test images as there were are the same ones, whatever the run's own --limit was
-    images = load_images(name, folder or Path(), limit=count, store_size=size)
+    images = load_images(name, folder or Path(), limit=count, image_shape=run.image_shape)
     test = images.splits["test"]
     if test.digest() != digest:
         where = f"in {folder}" if folder else f"in this version's {name}"

@@ -6,7 +6,7 @@ import mmap
 import os
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -26,24 +26,20 @@ PutImage = Callable[[int, NDArray[np.uint8]], None]
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
-def find_pixels(path: Path, shapes: Sequence[Shape]) -> NDArray[np.uint8] | None:
+def find_pixels(path: Path, shape: Shape) -> NDArray[np.uint8] | None:
     """Map the file that `make_pixels` left.
 
     The pixels are read when they are looked at. What is written to the array stays in this process:
     the file never changes.
 
-    Args:
-        shapes: that the pixels may have.
-
-    Returns uint8 `(N, 3, H, W)`; None where the file is not there, or has none of these shapes.
+    Returns uint8 `shape`; None where the file is not there, or has another shape.
     Raises DataError where the file cannot be mapped.
     """
     try:
         with open(path, "rb") as file:
-            for shape in shapes:
-                if _has_shape(file.fileno(), shape):
-                    with _os_errors_as_data_errors(path, shape):
-                        return _map(file.fileno(), shape)
+            if _has_shape(file.fileno(), shape):
+                with _os_errors_as_data_errors(path, shape):
+                    return _map(file.fileno(), shape)
     except OSError:  # whoever cannot read it makes it again
         pass
     return None

@@ -1,0 +1,1 @@
+"""Image files: found in folders, decoded, and kept decoded in a file that is mapped."""

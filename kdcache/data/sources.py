@@ -1,0 +1,125 @@
+"""What a dataset is to the package: a reader, which opens a source of labels and pixels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcache.data.splits import evenly_spread_rows
+from kdcache.errors import DataError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a dataset.
+
+    Args:
+        folder: where its files are, or where they are downloaded to.
+        limit: of the training and of the test images, take this many, spread evenly over the
+            classes; None takes all.
+        store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
+            leaves it to the images.
+        image_shape: folder only: height and width in pixels to which all images are brought, where
+            that is known; None leaves it to the images.
+        stream: have the pixels in a mapped file (True), in memory (False), or where they fit
+            (None). A dataset that is always in memory need not look at it.
+    """
+
+    folder: Path
+    limit: int | None = None
+    store_size: int | None = None
+    image_shape: tuple[int, int] | None = None
+    stream: bool | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset whose labels are known, and whose pixels can be read.
+
+    Args:
+        class_names: K names; label k is the class class_names[k].
+        train_labels: int64 `(N,)` of the training images, before some become the validation split.
+        test_labels: int64 `(M,)` of the test images.
+        read: takes all rows of the training images in some order, int64 `(N,)`, and returns uint8
+            `(N + M, 3, H, W)`: the training images in that order, behind them the test images.
+        streamed: whether the pixels lie in a mapped file.
+        files: of the training images, and behind them of the test images, in the order of the
+            labels, to name them in messages; empty where images have no files of their own.
+    """
+
+    class_names: tuple[str, ...]
+    train_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64]
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    streamed: bool = False
+    files: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """One dataset: what `--dataset` names.
+
+    Args:
+        open: finds its labels and says how to read its pixels.
+        is_at_hand: tells, as far as a glance does, whether a folder holds it, so that opening it
+            downloads nothing.
+        embedded: whether it is drawn, and needs no files at all.
+    """
+
+    open: Callable[[Request], Source]
+    is_at_hand: Callable[[Path], bool] = lambda folder: False
+    embedded: bool = False
+
+
+def check_labels(source: Source, name: str) -> None:
+    """A dataset of the user's own may have made them in any way."""
+    classes = len(source.class_names)
+    for labels in (source.train_labels, source.test_labels):
+        right_type = labels.dtype == np.int64 and labels.ndim == 1
+        if right_type and np.all((labels >= 0) & (labels < classes)):
+            continue
+        raise DataError(
+            f"--dataset {name} to have labels int64 (N,) of 0 to {classes - 1}",
+            f"{labels.dtype} {labels.shape} with {np.unique(labels)[[0, -1]]}",
+            "correct its reader",
+        )
+
+
+def check_pixels(pixels: NDArray[np.uint8], count: int, name: str) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (count, 3):
+        raise DataError(
+            f"--dataset {name} to read pixels uint8 ({count}, 3, height, width)",
+            f"{pixels.dtype} {pixels.shape}",
+            "correct its reader",
+        )
+
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images `(N, 3, H, W)` and labels `(N,)`."""
+
+
+def source_in_memory(
+    class_names: Sequence[str], train: Pair, test: Pair, *, limit: int | None = None
+) -> Source:
+    """A dataset that is in memory already.
+
+    Args:
+        train, test: images uint8 `(N, 3, H, W)` and labels int64 `(N,)`.
+        limit: as in `Request`.
+    """
+    train_images, train_labels = train
+    test_images, test_labels = test
+    train_rows = evenly_spread_rows(train_labels, limit)
+    test_rows = evenly_spread_rows(test_labels, limit)
+
+    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
+        shape = (len(order) + len(test_rows), *test_images.shape[1:])
+        images = np.empty(shape, test_images.dtype)
+        # the default mode of np.take copies once more
+        np.take(train_images, train_rows[order], 0, out=images[: len(order)], mode="clip")
+        np.take(test_images, test_rows, 0, out=images[len(order) :], mode="clip")
+        return images
+
+    return Source(tuple(class_names), train_labels[train_rows], test_labels[test_rows], read)
