@@ -1,6 +1,7 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
 # make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
+# make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
 # make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ SMALL := shufflenet_v2_x0_5
 STUDENT := --cache $(DEMO)/teacher.h5 --student $(SMALL) --student-weights none --epochs 40 --batch-size 64 --lr 0.02 \
            --overwrite
 
-.PHONY: install lint typecheck test test-lowest lock demo torture
+.PHONY: install lint typecheck test test-lowest lock demo screenshots torture
 
 install: $(VENV)/installed
 
@@ -65,6 +66,9 @@ demo: install
 	$(RUN) train_student.py $(STUDENT) --out $(DEMO)/distilled
 	$(VENV)/bin/kdcache compare $(DEMO)/labels $(DEMO)/distilled --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
 	@echo "page: $(DEMO)/report.html; pictures: $(DEMO)/comparison.png and curves.png, confusion.png, views.png in $(DEMO)/labels and $(DEMO)/distilled"
+
+screenshots: demo
+	$(RUN) docs/screenshots.py $(DEMO)/report.html
 
 torture: install
 	$(RUN) tests/torture/run.py --full

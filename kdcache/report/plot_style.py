@@ -5,9 +5,12 @@ Colours are Okabe and Ito's, darkened where they carry text, and never the only 
 things apart.
 """
 
+import math
 from bisect import bisect_right
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -76,6 +79,15 @@ def fit_text(text: str, inches: float, size: float, *, keep_end: bool = False) -
         return text
     fitting = part(bisect_right(range(1, len(text)), inches, key=width_of_part))
     return "…" + fitting.lstrip(" ,") if keep_end else fitting.rstrip(" ,") + "…"
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether a linear axis would flatten these values: the largest is far above the usual one.
+
+    Without those that are not positive or not finite, for which a logarithmic axis has no place.
+    """
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive and max(positive) > 10 * median(positive))
 
 
 def save_png(figure: Figure, path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdcache import report, runs, runtime
 from kdcache.cli.console import say, warn
-from kdcache.errors import DataError
+from kdcache.errors import DataError, OptionError
+
+_PACKAGES_OF_THE_PAGE = ("jinja2", "plotly", "scipy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         runtime.write_json(arguments.json, comparison.to_json())
         say(f"json: {arguments.json}")
-    if arguments.html is not None:
-        images = report.load_test_images(found, arguments.data)
-        runtime.write_text(arguments.html, report.render_page(comparison, images))
-        say(f"page: {arguments.html}")
     if arguments.chart is not None:
         report.comparison_chart(comparison.chart_rows(), arguments.chart)
         say(f"chart: {arguments.chart}")
+    if arguments.html is not None:  # last: it may need packages that are not installed
+        _check_packages()
+        images = report.load_test_images(found, arguments.data)
+        runtime.write_text(arguments.html, report.render_page(comparison, images))
+        say(f"page: {arguments.html}")
     return int(bool(faults))
 
 
@@ -81,3 +85,12 @@ def _with_predictions(
         else:
             sound.append(one)
     return sound or found
+
+
+def _check_packages() -> None:
+    """Raise OptionError where the page cannot be made."""
+    missing = [name for name in _PACKAGES_OF_THE_PAGE if find_spec(name) is None]
+    if missing:
+        expected = f"the packages {', '.join(_PACKAGES_OF_THE_PAGE)} for --html"
+        remedy = "pip install 'kdcache[report]', or omit --html"
+        raise OptionError(expected, f"no {', '.join(missing)}", remedy)
