@@ -207,6 +207,7 @@ class TestOneHome:
             "kdcache.cache.hdf5",
             "kdcache.cli.commands.verify",
             "kdcache.runtime.distributed",
+            "kdcache.runtime.torchrun",
         }
 
     def test_every_choice_can_be_loaded(self) -> None:

@@ -134,8 +134,12 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Temperature and alpha" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize("started_in", [".", "docs"])
 def test_the_notebook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started_in: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
@@ -151,6 +155,8 @@ def test_the_notebook(
         "16",
     ]
     assert run(precompute_teacher.main, *small, *cache) == 0
+    (tmp_path / started_in).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / started_in)
     names: dict[str, object] = {}
     for cell in json.loads((ROOT / "docs" / "soft_targets.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kdcache.cache.seal import Layout
 from kdcache.errors import OptionError
-from kdcache.runtime import sync_data, try_lock, write_all
+from kdcache.runtime import open_locked, sync_data, write_all
 
 # Block number and CRC32 of the block's bytes; behind them the CRC32 of the layout's digest and of
 # these 8 bytes. The digest binds a record to one file: a loss of power can bring back the journal
@@ -116,18 +116,14 @@ def _journals(path: Path) -> list[Path]:
 
 def _open_locked(path: Path, journal: Path) -> int:
     """Open a journal of the cache `path` for appending, and lock it."""
-    fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    if not try_lock(fd):
-        os.close(fd)
+    try:
+        return open_locked(journal, os.O_APPEND)
+    except BlockingIOError as error:
         raise OptionError(
             f"no other run writing {path}",
             "one that is still going on",
             "wait for it or give another --cache",
-        )
-    if os.fstat(fd).st_nlink == 0:  # removed before it was locked: it would keep nobody away
-        os.close(fd)
-        return _open_locked(path, journal)
-    return fd
+        ) from error
 
 
 def _intact_records(raw: bytes, layout: Layout) -> Iterator[tuple[int, int]]:

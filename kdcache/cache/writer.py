@@ -176,7 +176,7 @@ class CacheWriter:
             if self._journal is None:
                 self._journal = Journal(self.path, self._processes.rank)
             self._journal.drop_torn_record()
-            self._fd = os.open(self._partial, os.O_RDWR)
+            self._fd = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
             # The names of both: without them a loss of power could take finished blocks.
             sync_folder(self.path.parent)
         layout = read_layout(self._fd, str(self._partial))
@@ -214,7 +214,8 @@ class CacheWriter:
         """
         os.close(self._fd)
         self._fd = -1
-        self._fd = os.open(self._partial, os.O_RDWR)  # opened anew: it shows what others wrote
+        # opened anew: it shows what others wrote
+        self._fd = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
         table, sha = np.zeros(len(self._blocks), CRC_DTYPE), hashlib.sha256()
         found = 0
         for block, crc32, data in finished_blocks(self.path, self._fd, self._layout):

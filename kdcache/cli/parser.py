@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from kdcache.cli.console import warn
+from kdcache.cli.console import fail, warn
 from kdcache.config import (
     Group,
     Options,
@@ -39,7 +39,8 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(**layout | settings)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        fail(f"{self.prog}: error: {message}; see {self.prog} --help")
+        raise SystemExit(2)
 
 
 def parse_options(kind: type[Kind], argv: list[str] | None, description: str | None) -> Kind:

@@ -74,7 +74,9 @@ def read_student_card(path: Path) -> StudentCard:
     """Read a student's card. Raises DataError, naming the field, where it is missing or damaged."""
     try:
         return StudentCard.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(
-            f"{path} as train_student.py writes it", f"{error}", "repair it or train anew"
+            f"{path} as train_student.py writes it",
+            f"{error!s:.200}" or "a file too large to read",
+            "repair it or train anew",
         ) from error

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from kdcache.errors import DataError
+from kdcache.runtime import write_atomically
 
 DPI = 150
 INK, GREY, RULE = "#24292F", "#6A737D", "#E4E7EB"
@@ -92,9 +92,9 @@ def spans_decades(values: Iterable[float]) -> bool:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure. Raises DataError where there is no room or no right to."""
-    try:
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    except OSError as error:
-        raise DataError(
-            f"room and the right to write {path}", f"{error.strerror}", "give another folder"
-        ) from error
+    write_atomically(
+        path,
+        lambda file: figure.savefig(
+            file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12
+        ),
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdcache.config import Role, TrainOptions, agreed, flag_of
 from kdcache.errors import DataError, OptionError
-from kdcache.runs.folder import CONFIG_FILE, read_config, read_summary
+from kdcache.runs.folder import CONFIG_FILE, read_config, read_summary, refuse_edited_config
 from kdcache.runs.records import RunConfig, RunSummary
 
 Resolve = Callable[[TrainOptions], TrainOptions]
@@ -23,7 +23,8 @@ def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
     Args:
         code: code of the user's own must be named again, as in `loss="my_losses:l1"`.
 
-    Raises DataError where there is no run, OptionError where the run names other code than `code`.
+    Raises DataError where there is no run, or a finished one's config.json was edited; OptionError
+    where the run names other code than `code`.
     """
     config = read_config(folder)
     if config is None:
@@ -32,6 +33,7 @@ def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
             f"{folder} without {CONFIG_FILE}",
             "give the --out of an interrupted run",
         )
+    refuse_edited_config(folder, read_summary(folder))
     own = config.options.used_only()
     for name in TrainOptions.names_of_code():
         _agree(folder, name, getattr(own, name), code.get(name))
@@ -81,6 +83,7 @@ def finished_summary(
     trained from another cache or other images, or cannot be resumed here.
     """
     summary = read_summary(asked.out)
+    refuse_edited_config(asked.out, summary)
     extends = asked.extend and held.options.epochs < now.options.epochs
     check_same_inputs(asked.out, held, now, to_train=summary is None or extends)
     theirs = held.options.used_only()

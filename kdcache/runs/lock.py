@@ -1,30 +1,42 @@
 """The lock on a run's folder: only one process at a time writes a run, or two would be mixed."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdcache.errors import OptionError
 from kdcache.runs.folder import writing
-from kdcache.runtime import try_lock
+from kdcache.runtime import open_locked
 
 _LOCK_FILE = "lock"
 
 
 @contextlib.contextmanager
-def claim(folder: Path) -> Iterator[bool]:
+def claim(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process may write a run's folder, which is made where there is none.
 
     Nobody else may until the end of the block, or of the process. A file system without locks
     keeps nobody away.
 
+    Args:
+        wait: until no other process is at it.
+
     Raises DataError where the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / _LOCK_FILE, "a")  # noqa: SIM115  # closed by the next `with`
-    with lock:
-        yield try_lock(lock.fileno())
+        try:
+            fd = open_locked(folder / _LOCK_FILE, wait=wait)
+        except BlockingIOError:
+            fd = None
+    if fd is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

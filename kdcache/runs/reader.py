@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,14 +120,18 @@ def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
     return max(found, key=lambda summary: summary.validation_accuracy, default=None)
 
 
-def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+def find_runs(
+    folders: Sequence[Path], on_fault: Callable[[DataError], None] | None = None
+) -> tuple[list[Run], list[Path]]:
     """The finished runs in these folders, each once, and the folders of unfinished ones.
 
     Args:
         folders: of runs, or of folders of runs, or of folders of such.
+        on_fault: called for each run that cannot be read, which is then left out, unless it is the
+            last one; None raises its error.
 
-    Raises DataError where a folder holds no run at all, where no run is finished, or where one
-    cannot be read.
+    Raises DataError where a folder holds no run at all, where no run is finished, or where none can
+    be read.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -145,7 +149,15 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         )
     names = _short_names(finished)
     unfinished = [path for path in found.values() if path not in finished]
-    return [read_run(path, name) for path, name in zip(finished, names, strict=True)], unfinished
+    runs: list[Run] = []
+    for number, (path, name) in enumerate(zip(finished, names, strict=True), 1):
+        try:
+            runs.append(read_run(path, name))
+        except DataError as error:
+            if on_fault is None or (number == len(finished) and not runs):
+                raise
+            on_fault(error)
+    return runs, unfinished
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 flight.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from kdcache.runs.folder import (
     PREDICTIONS_FILE,
     STUDENT_FILE,
     SUMMARY_FILE,
+    config_digest,
     read_config,
     start_run,
 )
@@ -90,7 +92,8 @@ class RunRecorder:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder = folder
-        self._events = _event_writer(folder) if tensorboard else None
+        self._make_events = _summary_writer() if tensorboard else None
+        self._events: Any = None
 
     def begin(self, config: RunConfig, overwrite: bool, device: torch.device) -> int | None:
         """Make the folder and record the configuration, unless it holds this run already.
@@ -150,7 +153,9 @@ class RunRecorder:
         write_text(self.folder / HISTORY_FILE, lines)
         run = {"history": records, "seconds": seconds, "config": config.to_json()}
         save_tensors(self.folder / LAST_CHECKPOINT, trainer | run)
-        if self._events is not None:
+        if self._make_events is not None:
+            # not before there is something to write: somebody else's run may be in the folder
+            self._events = self._events or self._make_events(self.folder / "events")
             for key, value in records[-1].items():
                 self._events.add_scalar(key, value, records[-1]["epoch"])
             self._events.flush()
@@ -175,6 +180,7 @@ class RunRecorder:
         save_predictions(predictions, labels, student=student_logits, teacher=teacher_logits)
         save_tensors(self.folder / STUDENT_FILE, student)
         write_json(self.folder / CARD_FILE, card.to_json())
+        summary = dataclasses.replace(summary, config_digest=config_digest(self.folder))
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
 
     def resume(
@@ -192,6 +198,9 @@ class RunRecorder:
         begun = last.config if last else read_config(self.folder)
         if begun is not None:
             check_same_inputs(self.folder, begun, now, to_train=True)
+        if edits := last.config.edits(now) if last else []:
+            expected = f"{self.folder / CONFIG_FILE} as it was when {LAST_CHECKPOINT} was written"
+            raise DataError(expected, "; ".join(edits), "undo the edit or train anew")
         if last is not None:
             try:
                 load(last.trainer)
@@ -263,11 +272,11 @@ def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} as train_student.py writes it", f"{error!r:.200}", "train anew")
 
 
-def _event_writer(folder: Path) -> Any:
-    """TensorBoard's writer, of the optional extra `tensorboard`."""
+def _summary_writer() -> Callable[[Path], Any]:
+    """TensorBoard's writer of a folder, of the optional extra `tensorboard`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         remedy = "pip install kdcache[tensorboard], or omit it"
         raise OptionError("the package tensorboard for --tensorboard", "none", remedy) from error
-    return SummaryWriter(folder / "events")
+    return SummaryWriter

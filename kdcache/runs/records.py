@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from kdcache.config import TrainOptions
+from kdcache.config import Role, TrainOptions
 from kdcache.errors import OptionError
 from kdcache.runtime import JsonObject
 
@@ -56,6 +56,20 @@ class RunConfig:
                 found.append(f"{key}: {one} and {now}")
         if not found and not self.same_content(other.content_digest):
             found.append(f"the cache's content: {self.content_digest} and {other.content_digest}")
+        return found
+
+    def edits(self, other: RunConfig) -> list[str]:
+        """What another one says otherwise of what the run was begun with, as 'lr: one and other'.
+
+        More epochs are an extension.
+        """
+        found = []
+        one, now = self.options.used_only(), other.options.used_only()
+        for name in TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED):
+            before, after = getattr(one, name), getattr(now, name)
+            extended = name == "epochs" and before < after
+            if before not in (None, "auto", after) and not extended:
+                found.append(f"{name}: {before} and {after}")
         return found
 
     def same_content(self, content_digest: str | None) -> bool:
@@ -147,6 +161,8 @@ class RunSummary:
     `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
     live (the teacher ran in every step). The class accuracies are in the order of the classes, None
     for a class without images. `loss`, `projection` and `views` are None for labels only.
+    `config_digest` is the SHA-256 of config.json as it was when the run ended, None where an older
+    version did not record it.
     """
 
     name: str
@@ -171,6 +187,7 @@ class RunSummary:
     validation_class_accuracy: list[float | None] | None = None
     test_class_accuracy: list[float | None] | None = None
     fingerprint: str | None = None
+    config_digest: str | None = None
     teacher: TeacherScores | None = None
 
     @property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Processes,
     )
     from kdcache.runtime.file_locks import (
+        open_locked,
         try_lock,
     )
     from kdcache.runtime.files import (
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from kdcache.runtime.tensor_files import (
         load_tensors,
         save_tensors,
+    )
+    from kdcache.runtime.torchrun import (
+        is_main_process,
+        tell_torchrun,
     )
 
 __getattr__ = lazy_exports(__name__)

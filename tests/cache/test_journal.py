@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cache_makers import flip, journal, make_manifest, open_writer, stop_after, write_cache
 
-from kdcache.errors import OptionError
+from kdcache.errors import DataError, OptionError
 
 
 class TestRecords:
@@ -92,3 +92,24 @@ class TestLocks:
                     " wait for it or give another --cache"
                 )
         write_cache(path, make_manifest())
+
+    @pytest.mark.parametrize("planted", ["journal-0", "journal-5", "tmp"])
+    def test_nothing_is_written_through_a_symbolic_link(
+        self, planted: str, good: bytes, tmp_path: Path
+    ) -> None:
+        path, victim = tmp_path / "t.h5", tmp_path / "victim"
+        victim.write_bytes(b"precious")
+        Path(f"{path}.partial.{planted}").symlink_to(victim)
+        write_cache(path, make_manifest())
+        assert victim.read_bytes() == b"precious"
+        assert path.read_bytes() == good
+        assert sorted(tmp_path.iterdir()) == [path, victim]
+
+    def test_nor_an_unfinished_file_that_is_one(self, tmp_path: Path) -> None:
+        path, other = tmp_path / "t.h5", tmp_path / "other.h5.partial"
+        stop_after(tmp_path / "other.h5", 2)
+        before = other.read_bytes()
+        Path(f"{path}.partial").symlink_to(other)
+        with pytest.raises(DataError, match="symbolic links"):
+            write_cache(path, make_manifest())
+        assert other.read_bytes() == before

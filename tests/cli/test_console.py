@@ -1,6 +1,9 @@
 """Printing, progress bars and platforms."""
 
+import errno
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,8 @@ from pathlib import Path
 import pytest
 from phases import ROOT
 
-from kdcache.cli.console import Progress
+from kdcache.cli.console import Progress, exit_code, fail, printable, say, warn
+from kdcache.cli.parser import OneLineParser
 from kdcache.errors import OptionError
 from kdcache.runtime import try_lock
 
@@ -106,3 +110,112 @@ class TestProgress:
         with Progress("student", "step"):
             pass
         assert capsys.readouterr().err.split("\r")[-1].strip() == ""
+
+
+BAD = "a\x1b[31mred\x07\u202egpj\ud800\u2028\r"
+ESCAPED = r"a\x1b[31mred\x07\u202egpj\ud800\u2028\r"
+
+
+class TestControlCharacters:
+    """Class names, teachers, HDF5's links and paths are other people's; a terminal obeys them."""
+
+    @pytest.mark.parametrize("text", ["ä ± − 猫 \N{NO-BREAK SPACE}", "two\nlines", ""])
+    def test_text_stays(self, text: str) -> None:
+        assert printable(text) == text
+
+    def test_the_rest_is_escaped(self) -> None:
+        assert printable(f"{BAD}\nnext\t") == f"{ESCAPED}\nnext\\t"
+
+    def test_wherever_something_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        say(BAD)
+        with Progress("student", "step") as progress:
+            progress(1, 2)
+            progress.say(BAD)
+            progress.show(BAD)
+        warn(BAD)
+        fail(BAD)
+        with pytest.raises(SystemExit):
+            OneLineParser(prog="x").parse_args([BAD])
+
+        def refuse() -> int:
+            raise OptionError("one", BAD, "do")
+
+        assert exit_code(refuse) == 2
+        shown = capsys.readouterr()
+        assert shown.out == f"{ESCAPED}\n{ESCAPED}\n"
+        assert shown.err.count(ESCAPED[:-2]) == 5
+        assert "\x1b[31m" not in shown.err and "\x07" not in shown.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_as_ctrl_c_does(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+
+    def main() -> int:
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
+
+    assert exit_code(main) == 128 + number
+    assert capsys.readouterr().err == "interrupted; nothing was left behind\n"
+    assert signal.getsignal(number) == before
+
+
+def test_under_nohup_a_hang_up_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert exit_code(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC])
+def test_what_the_machine_forbids_is_one_line(
+    code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> int:
+        raise OSError(code, os.strerror(code), "the/file")
+
+    assert exit_code(main) == 2
+    assert capsys.readouterr().err == (
+        "error: expected files that can be read and written;"
+        f" found the/file: {os.strerror(code)}; correct it\n"
+    )
+
+
+def test_so_is_too_little_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise MemoryError("no room for 9 EB")
+
+    assert exit_code(main) == 2
+    assert "found too little (no room for 9 EB)" in capsys.readouterr().err
+
+
+def test_other_errors_of_the_system_are_faults_of_ours() -> None:
+    def main() -> int:
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+    with pytest.raises(FileNotFoundError):
+        exit_code(main)
+
+
+class TestUnderTorchrun:
+    def test_the_main_process_speaks_and_the_summary_has_the_line_of_each(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+        for rank, shown in (("0", "error: no\n"), ("1", "")):
+            monkeypatch.setenv("RANK", rank)
+            fail("error: no")
+            assert capsys.readouterr().err == shown
+            assert json.loads((tmp_path / "error.json").read_text())["message"] == "error: no"
+
+    def test_without_its_file_each_speaks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("RANK", "1")
+        for file in ("", str(tmp_path / "none" / "error.json")):
+            monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", file)
+            fail("error: no")
+            assert capsys.readouterr().err == "error: no\n"

@@ -129,7 +129,7 @@ def test_confusion_matrix_shows_percentages_of_the_row(
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "curves.png"
-    message = f"expected room and the right to write {path}; found No such file or directory; give"
+    message = f"expected room and the right to write {path}; found No such file or directory; make"
     with pytest.raises(DataError, match=message):
         plots.learning_curves(history(1), path)
 

@@ -1,12 +1,13 @@
 """Finished runs side by side, and in words whether distilling helped."""
 
 import argparse
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from kdcache import report, runs, runtime
-from kdcache.cli.console import say
-from kdcache.errors import OptionError
+from kdcache.cli.console import say, warn
+from kdcache.errors import DataError, OptionError
 
 _PACKAGES_OF_THE_PAGE = ("jinja2", "plotly", "scipy")
 
@@ -35,8 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chart", type=Path, metavar="PNG", help="also draw the test accuracies")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    found, unfinished = runs.find_runs(arguments.runs)
+def run(arguments: argparse.Namespace) -> int:
+    faults: list[str] = []
+
+    def leave_out(why: object) -> None:
+        faults.append(f"{why}")
+        warn(f"left out: {why}")
+
+    found, unfinished = runs.find_runs(arguments.runs, leave_out)
+    if arguments.html is not None:
+        found = _with_predictions(found, leave_out)
+    found, odd = report.split_by_test_images(found)
+    for one in odd:
+        leave_out(f"{one.folder}, tested on other images than {found[0].folder}")
     comparison = report.compare_runs(found, unfinished)
     say(f"{comparison.table()}\n\n{comparison.words}")
     if unfinished:
@@ -55,6 +67,24 @@ def run(arguments: argparse.Namespace) -> None:
         images = report.load_test_images(found, arguments.data)
         runtime.write_text(arguments.html, report.render_page(comparison, images))
         say(f"page: {arguments.html}")
+    return int(bool(faults))
+
+
+def _with_predictions(
+    found: "list[runs.Run]", leave_out: Callable[[DataError], None]
+) -> "list[runs.Run]":
+    """Those whose predictions and class names can be read, as far as they left any."""
+    sound = []
+    for one in found:
+        try:
+            _ = one.predictions, one.class_names
+        except DataError as error:
+            if len(found) == 1:
+                raise
+            leave_out(error)
+        else:
+            sound.append(one)
+    return sound or found
 
 
 def _check_packages() -> None:

@@ -51,11 +51,5 @@ def _as_json(prediction: "export.Prediction") -> str:
 
 def _in_words(prediction: "export.Prediction") -> str:
     classes = [f"{name} {probability:.1%}" for name, probability in prediction.predictions]
-    return _printable(f"{prediction.path}: {', '.join(classes)}")
-
-
-def _printable(text: str) -> str:
-    """File names may hold anything; a terminal should not."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    # a file name may hold anything; a line is one image
+    return f"{prediction.path}: {', '.join(classes)}".replace("\n", "\\n")

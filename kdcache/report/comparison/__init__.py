@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         best_of,
         option_name,
         option_text,
+        split_by_test_images,
         varied_options,
     )
     from kdcache.report.comparison.rows import Row, TeacherRow

@@ -97,6 +97,18 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
+def split_by_test_images(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs that were tested on the same images as most of them, and the odd ones.
+
+    Where no images are those of more than half of the runs, none is odd.
+    """
+    for first in runs:
+        alike = [run for run in runs if _tested_alike(first.summary, run.summary)]
+        if 2 * len(alike) > len(runs):
+            return alike, [run for run in runs if run not in alike]
+    return list(runs), []
+
+
 def _tested_alike(one: RunSummary, other: RunSummary) -> bool:
     if one.test_digest and other.test_digest:
         return one.test_digest == other.test_digest
