@@ -1,6 +1,7 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
 # make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
+# make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
 # make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ TEACHER := $(NETS):wide_half_resnet8
 WEIGHTS := kdcache/models/shapes_teacher/teacher.pt
 STUDENT := --student $(NETS):half_resnet8 --epochs 12 --batch-size 64
 
-.PHONY: install lint typecheck test test-lowest lock demo demo-teacher torture
+.PHONY: install lint typecheck test test-lowest lock demo demo-teacher screenshots torture
 
 install: $(VENV)/installed
 
@@ -53,10 +54,12 @@ test-lowest: $(LOWEST)/installed
 
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11
 EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard
+# the lowest versions afresh: uv would keep those that the file names
 lock:
+	rm -f requirements/lowest.txt
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
 	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
-	$(LOCK) --universal --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
+	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
 	    --output-file requirements/lowest.txt
 
 # threads that wait for each other must not spin: on a busy machine that takes four times the processor time
@@ -77,6 +80,9 @@ demo-teacher: install
 	$(RUN) train_student.py --dataset shapes-fine --student $(TEACHER) --alpha 0 --image-size 32 --epochs 2 --batch-size 256 \
 	    --out runs/demo-teacher --overwrite
 	$(RUN) docs/halve_weights.py runs/demo-teacher $(WEIGHTS)
+
+screenshots: demo
+	$(RUN) docs/screenshots.py $(DEMO)/report.html
 
 torture: install
 	$(RUN) tests/torture/run.py --full

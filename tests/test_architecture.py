@@ -205,8 +205,9 @@ class TestOneHome:
         # libhdf5, a child process and torchrun leave no other way
         assert {module for module in MODULES if names_the_environment(module)} == {
             "kdcache.cache.hdf5",
-            "kdcache.cache.verify",
+            "kdcache.cli.commands.verify",
             "kdcache.runtime.distributed",
+            "kdcache.runtime.torchrun",
         }
 
     def test_every_choice_can_be_loaded(self) -> None:

@@ -21,7 +21,7 @@ import precompute_teacher
 import train_student
 from kdcache.cli import callbacks
 from kdcache.cli import main as tools
-from kdcache.cli.parser import OneLineParser, add_options, given, parse_setting
+from kdcache.cli.parser import given, options_from, parse_setting
 from kdcache.config import PrecomputeOptions, TrainOptions
 from kdcache.errors import OptionError
 
@@ -30,10 +30,8 @@ sys.path.append(str(ROOT / "docs"))
 from evidence import TABLES  # noqa: E402
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-SCRIPTS = {
-    "precompute_teacher.py": (precompute_teacher, PrecomputeOptions),
-    "train_student.py": (train_student, TrainOptions),
-}
+SCRIPTS = {"precompute_teacher.py": "precompute", "train_student.py": "train"}
+OPTIONS = {"precompute": PrecomputeOptions, "train": TrainOptions}
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -67,14 +65,14 @@ def check(words: list[str]) -> None:
         if words[1] == "sweep":
             assert all(parse_setting(TrainOptions, text) for text in arguments.set)
             TrainOptions(**given(TrainOptions, arguments))
+        elif words[1] in OPTIONS and not {"config", "resume"} & vars(arguments).keys():
+            options_from(OPTIONS[words[1]], arguments)
         return
     if words[:2] == ["python", "docs/evidence.py"]:
         assert words[2] in TABLES
         return
     if words[:1] == ["python"] and words[1] in SCRIPTS:
-        parser = OneLineParser()
-        add_options(parser, SCRIPTS[words[1]][1])
-        SCRIPTS[words[1]][1](**vars(parser.parse_args(words[2:])))
+        check(["kdcache", SCRIPTS[words[1]], *words[2:]])
     elif words[0] == "make":
         assert all(
             re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -121,8 +119,7 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if words[:2] == ["python", "precompute_teacher.py"]:
             assert run(precompute_teacher.main, *words[2:], *teacher) == 0
         elif words[:2] == ["python", "train_student.py"]:
-            others = [] if "--resume" in words else student
-            assert run(train_student.main, *words[2:], *others) == 0
+            assert run(train_student.main, *words[2:], *student) == 0
         elif words[:2] == ["kdcache", "sweep"]:
             assert run(tools.main, *words[1:], *student) == 0
         elif words[0] == "kdcache":
@@ -137,8 +134,12 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Temperature and alpha" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize("started_in", [".", "docs"])
 def test_the_notebook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started_in: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
@@ -154,6 +155,8 @@ def test_the_notebook(
         "16",
     ]
     assert run(precompute_teacher.main, *small, *cache) == 0
+    (tmp_path / started_in).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / started_in)
     names: dict[str, object] = {}
     for cell in json.loads((ROOT / "docs" / "soft_targets.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":

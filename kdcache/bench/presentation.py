@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kdcache.bench.timing import RATIO, Measurement, in_words
-from kdcache.errors import DataError
 from kdcache.report import BLUE, DPI, GREY, INK, ORANGE
+from kdcache.runtime import write_atomically
 
 
 def table_rows(measurements: Sequence[Measurement]) -> list[dict[str, str | None]]:
@@ -55,8 +55,4 @@ def ratio_chart(measurements: Sequence[Measurement], path: Path) -> None:
     axes.set(xlim=(0, right), xlabel="ratio; orange: where the target allows the median to be")
     axes.set_yticks(range(len(shown)), [one.name for one, _ in shown])
     axes.invert_yaxis()
-    try:
-        figure.savefig(path, format="png", dpi=DPI)
-    except OSError as error:
-        expected = f"room and the right to write {path}"
-        raise DataError(expected, f"{error.strerror}", "give another --picture") from error
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))

@@ -5,7 +5,6 @@ finished block, appended once the block itself is on the disk, and the lock on i
 away for as long as the process lives.
 """
 
-import fcntl
 import glob
 import os
 import struct
@@ -14,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kdcache.cache.seal import Layout, block_crc32
+from kdcache.cache.seal import Layout
 from kdcache.errors import OptionError
-from kdcache.runtime import write_all
+from kdcache.runtime import open_locked, sync_data, write_all
 
 # Block number and CRC32 of the block's bytes; behind them the CRC32 of the layout's digest and of
 # these 8 bytes. The digest binds a record to one file: a loss of power can bring back the journal
@@ -53,7 +52,7 @@ class Journal:
         """Record a block as finished; when this returns the record is on the disk."""
         record = _RECORD.pack(block, crc32)
         write_all(self._fd, record + _record_crc(record, layout))
-        os.fdatasync(self._fd)
+        sync_data(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -61,21 +60,25 @@ class Journal:
         self._fd = -1
 
 
-def finished_blocks(path: Path, fd: int, layout: Layout) -> dict[int, int]:
-    """The CRC32 of each block whose bytes match a record in some process's journal.
+def finished_blocks(path: Path, fd: int, layout: Layout) -> Iterator[tuple[int, int, bytes]]:
+    """Each block whose bytes match a record in some process's journal, in the blocks' order.
 
     Args:
         path: the cache's final name.
         fd: the unfinished file, open for reading.
         layout: that of the unfinished file.
+
+    Yields the block's number, its CRC32, and its bytes.
     """
-    blocks = layout.blocks()
-    finished = {}
+    recorded: set[tuple[int, int]] = set()
     for journal in _journals(path):
-        for block, crc32 in _intact_records(journal.read_bytes(), layout):
-            if block < len(blocks) and block_crc32(fd, blocks[block]) == crc32:
-                finished[block] = crc32
-    return finished
+        recorded |= set(_intact_records(journal.read_bytes(), layout))
+    blocks, numbers = layout.blocks(), {number for number, _ in recorded}
+    for number in sorted(numbers & set(range(len(blocks)))):
+        data = os.pread(fd, blocks[number].size, blocks[number].offset)
+        crc32 = zlib.crc32(data)
+        if (number, crc32) in recorded:
+            yield number, crc32, data
 
 
 def refuse_other_runs(path: Path) -> None:
@@ -113,20 +116,14 @@ def _journals(path: Path) -> list[Path]:
 
 def _open_locked(path: Path, journal: Path) -> int:
     """Open a journal of the cache `path` for appending, and lock it."""
-    fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return open_locked(journal, os.O_APPEND)
     except BlockingIOError as error:
-        os.close(fd)
         raise OptionError(
             f"no other run writing {path}",
             "one that is still going on",
             "wait for it or give another --cache",
         ) from error
-    if os.fstat(fd).st_nlink == 0:  # removed before it was locked: it would keep nobody away
-        os.close(fd)
-        return _open_locked(path, journal)
-    return fd
 
 
 def _intact_records(raw: bytes, layout: Layout) -> Iterator[tuple[int, int]]:

@@ -19,11 +19,15 @@ class ShowTraining(TrainingCallbacks):
     Args:
         progress: the bar; its unit is a step.
         vis: also show the first image of each batch.
+
+    Attributes:
+        trained: whether a run came to its end; none does where it was finished before.
     """
 
     def __init__(self, progress: Progress, *, vis: bool = False) -> None:
         self._progress, self._vis = progress, vis
         self._first = True
+        self.trained = False
 
     def on_message(self, text: str) -> None:
         self._progress.say(text)
@@ -45,6 +49,7 @@ class ShowTraining(TrainingCallbacks):
         self._progress.show(epoch_in_short(record))
 
     def on_finished(self, run: StudentRun) -> None:
+        self.trained = True
         draw_pictures(run)
 
 

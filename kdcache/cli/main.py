@@ -55,7 +55,7 @@ COMMANDS: dict[str, Command] = {
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 something failed, as the output says; 2 something that was given cannot"
-    " be used; 130 interrupted."
+    " be used; 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP."
 )
 
 

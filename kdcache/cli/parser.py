@@ -7,7 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from kdcache.config import Options, converter, flag_of, rgb, spec_of
+from kdcache.cli.console import fail, warn
+from kdcache.config import (
+    Group,
+    Options,
+    agreed,
+    converter,
+    flag_of,
+    read_settings,
+    rgb,
+    spec_of,
+)
 from kdcache.errors import OptionError
 
 Kind = TypeVar("Kind", bound=Options)
@@ -24,15 +34,21 @@ _METAVARS: dict[Any, str] = {
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text in front of it."""
 
+    def __init__(self, **settings: Any) -> None:
+        layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**layout | settings)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        fail(f"{self.prog}: error: {message}; see {self.prog} --help")
+        raise SystemExit(2)
 
 
 def parse_options(kind: type[Kind], argv: list[str] | None, description: str | None) -> Kind:
     """Make an instance of `kind` from a command line, by default the process's own."""
     parser = OneLineParser(description=description)
     add_options(parser, kind)
-    return kind(**vars(parser.parse_args(sys.argv[1:] if argv is None else argv)))
+    add_config(parser)
+    return options_from(kind, parser.parse_args(sys.argv[1:] if argv is None else argv))
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -51,10 +67,64 @@ def add_image_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
+def add_model_argument(parser: argparse.ArgumentParser, role: str) -> None:
+    """Give a parser the name of the teacher or student that a file names."""
+    parser.add_argument(
+        f"--{role}",
+        metavar="NAME",
+        help=f"the {role}'s name; needed for one of your own, package.module:callable",
+    )
+
+
 def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `kind` that a command line gave, among a command's other arguments."""
     names = {item.name for item in fields(kind)}
     return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def options_from(kind: type[Kind], arguments: argparse.Namespace) -> Kind:
+    """The options that a command line gave, those of its --config file, and defaults for the rest.
+
+    What the file gives and does nothing beside the command line is left out, and a line says so.
+
+    Raises OptionError where an option of the command line does nothing, or a value cannot be used.
+    """
+    own, config = given(kind, arguments), getattr(arguments, "config", None)
+    settings = read_settings(config, kind) if config is not None else {}
+    if config is not None and config.suffix == ".json":  # a run's, which may be a stranger's
+        for name in settings.keys() & set(kind.names_of_code()) - own.keys():
+            agreed(settings[name], None, flag_of(name), config)
+    options = kind(**settings | own)
+    options.check_used(own)
+    used = options.used_only()
+    idle = [name for name in settings if getattr(used, name) != getattr(options, name)]
+    if idle:
+        warn(f"{config}: not used here: {', '.join(map(flag_of, idle))}")
+    return used
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Give a parser --config, for `options_from`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="read options from a TOML file with their names, or from a run's config.json; the"
+        " command line overrides it, --no-NAME what is true there",
+    )
+
+
+def describe_use(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """Have the help end with the options of `kind` that people change first, and examples."""
+    items = {item.name: item for item in fields(kind)}
+    lines = ["change these first:"]
+    for first in kind.first:
+        text = spec_of(items[first]).help
+        lines.append(f"  {flag_of(first):12}{text}")
+    heading = "example:" if len(kind.examples) == 1 else "examples:"
+    lines += ["", heading, *(f"  {parser.prog} {words}" for words in kind.examples)]
+    parser.usage, parser.epilog = "%(prog)s [options]", "\n".join(lines).replace("%", "%%")
 
 
 def add_options(
@@ -63,16 +133,25 @@ def add_options(
     """Give a parser the options of `kind`.
 
     What is not on the command line is not among the arguments, so that its default stands in one
-    place, the dataclass.
+    place, the dataclass. Each stands under the heading of its group.
     """
     hints = typing.get_type_hints(kind)
-    for item in fields(kind):
-        if item.name in without:
-            continue
+    items = [item for item in fields(kind) if item.name not in without]
+    groups: dict[Group | None, Any] = {None: parser}
+    for group in Group:
+        if any(spec_of(item).group is group for item in items):
+            groups[group] = parser.add_argument_group(
+                kind.model if group is Group.MODEL else group.value
+            )
+    for item in items:
         flag, spec = flag_of(item.name), spec_of(item)
-        text = spec.help.replace("%", "%%")
+        target, text = groups[spec.group], spec.help.replace("%", "%%")
         if hints[item.name] is bool:
-            parser.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
+            off = {"dest": item.name, "default": argparse.SUPPRESS}
+            target.add_argument(flag, action="store_true", help=text, default=argparse.SUPPRESS)
+            target.add_argument(
+                f"--no-{flag[2:]}", action="store_false", help=argparse.SUPPRESS, **off
+            )
             continue
         if choices := spec.describe_choices():
             text += f" [{choices}]"
@@ -80,7 +159,7 @@ def add_options(
             text += f" (default: {item.default})"
         convert = converter(hints[item.name])
         metavar = _METAVARS[convert]
-        parser.add_argument(
+        target.add_argument(
             flag, type=convert, help=text, metavar=metavar, default=argparse.SUPPRESS
         )
 

@@ -17,7 +17,11 @@ from kdcache.config.choices import (
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
+    IMAGE_SIZES,
     POSITIVE,
+    SEEDS,
+    VIEW_COUNTS,
+    Group,
     Range,
     Role,
     converter,
@@ -28,7 +32,8 @@ from kdcache.config.fields import (
 )
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
-from kdcache.config.registry import Registry, import_object, is_import_path
+from kdcache.config.registry import Registry, agreed, import_object, is_import_path
+from kdcache.config.settings_file import read_settings
 from kdcache.config.train_options import TrainOptions
 
 __all__ = [
@@ -36,25 +41,31 @@ __all__ = [
     "AT_LEAST_1",
     "COMPILE_MODES",
     "DATASETS",
+    "IMAGE_SIZES",
     "LOSSES",
     "MIXES",
     "POSITIVE",
     "PRECISIONS",
     "PROJECTIONS",
+    "SEEDS",
     "SPLITS",
+    "VIEW_COUNTS",
     "VIEW_POLICIES",
     "DatasetOptions",
+    "Group",
     "Options",
     "PrecomputeOptions",
     "Range",
     "Registry",
     "Role",
     "TrainOptions",
+    "agreed",
     "converter",
     "flag_of",
     "import_object",
     "is_import_path",
     "option",
+    "read_settings",
     "rgb",
     "spec_of",
 ]

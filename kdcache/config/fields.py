@@ -29,8 +29,40 @@ class Role(enum.Enum):
     """
     PATHS = "input and output"
     """Where files lie."""
+    START = "what is there already"
+    """What becomes of what an earlier run left. It is no part of what a run is."""
     RUNTIME = "runtime"
     """How the work is done; the result is the same up to rounding."""
+
+
+class Group(enum.Enum):
+    """Under which heading `--help` shows an option; in this order."""
+
+    DATA = "data"
+    MODEL = "model"
+    """The teacher in phase one, the student in phase two."""
+    DISTILLATION = "distillation"
+    OPTIMISATION = "optimisation"
+    OUTPUT = "output"
+    RUNTIME = "runtime"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What must hold for an option to do anything.
+
+    Args:
+        words: what is needed, for messages: "with --cache".
+        holds: whether some options have it.
+        found: what they have instead.
+        strict: whether the option is refused in Python, too. Others may stand beside what makes
+            them idle, so that `options.replace(alpha=0)` is a baseline.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    found: Callable[[Any], str]
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,6 +90,9 @@ AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 FINITE = Range()
 SEEDS = Range(0, 2**32 - 1)
+IMAGE_SIZES = Range(1, 4096)
+"""Sides in pixels of a model's input: one image of the largest takes 200 MB."""
+VIEW_COUNTS = Range(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -65,7 +100,8 @@ class Spec:
     """What is known of an option beside its name, type and default.
 
     `choices` are the words that it accepts beside what `registry` accepts; with neither, any text
-    of its type goes.
+    of its type goes. Where one of its `needs` does not hold, the option does nothing. `group` is
+    its heading in `--help`. `names_code`: its value may be `package.module:name`.
     """
 
     help: str
@@ -73,6 +109,9 @@ class Spec:
     choices: tuple[str, ...] = ()
     registry: Registry[Any] | None = None
     within: Range | None = None
+    group: Group | None = None
+    needs: tuple[Need, ...] = ()
+    names_code: bool = False
 
     def accepts(self, word: str) -> bool:
         """Whether `word` is among the choices."""
@@ -95,9 +134,13 @@ def option(
     choices: Sequence[str] = (),
     registry: Registry[Any] | None = None,
     within: Range | None = None,
+    group: Group | None = None,
+    needs: Sequence[Need] = (),
+    model: bool = False,
 ) -> Any:
-    """A dataclass field that is also a command-line option."""
-    spec = Spec(help, role, tuple(choices), registry, within)
+    """A dataclass field that is also a command-line option; with `model`, a model's name."""
+    names_code = model or registry is not None
+    spec = Spec(help, role, tuple(choices), registry, within, group, tuple(needs), names_code)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
@@ -128,6 +171,27 @@ def fault_of(item: "dataclasses.Field[Any]", value: Any) -> tuple[str, str] | No
     return None
 
 
+def read_setting(hint: Any, value: Any) -> Any:
+    """A value of a configuration file in the type of its field; 1 is a float where one is needed.
+
+    Raises ValueError with what was expected.
+    """
+    kind: Any = converter(hint)
+    if kind is float and _is_number(value):
+        return float(value)
+    if kind is rgb and isinstance(value, list) and all(_is_number(one) for one in value):
+        return rgb(",".join(map(str, value)))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    raise ValueError(_KINDS[kind])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def restored(hint: Any, value: Any) -> Any:
     """A value as JSON gave it back, in the type of its field."""
     if isinstance(value, list):
@@ -147,3 +211,13 @@ def converter(hint: Any) -> Callable[[str], Any]:
     if typing.get_origin(hint) is tuple or typing.get_origin(kinds[0]) is tuple:
         return rgb
     return kinds[0]
+
+
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    rgb: "three numbers [R, G, B]",
+}

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,8 +16,11 @@ from kdcache.config.choices import (
 from kdcache.config.fields import (
     AT_LEAST_1,
     FINITE,
+    IMAGE_SIZES,
     POSITIVE,
     SEEDS,
+    Group,
+    Need,
     Role,
     fault_of,
     flag_of,
@@ -29,22 +32,53 @@ from kdcache.errors import OptionError
 
 Kind = TypeVar("Kind", bound="Options")
 
+_NO_CACHE = Need(
+    "without --cache, whose images are chosen already",
+    lambda options: not options.images_from_cache,
+    lambda options: f"--cache {options.cache}",
+)
+_MIXED_SIZES = Need(
+    "with --dataset folder or one of your own",
+    lambda options: options.dataset == "folder" or ":" in (options.dataset or ""),
+    lambda options: f"--dataset {options.dataset or 'cifar10'}",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What both phases need to know."""
 
     script: ClassVar[str]  # whose options these are
+    model: ClassVar[str] = "model"  # whose input and precision are meant
+    first: ClassVar[tuple[str, ...]] = ()  # the options that people change first, for --help
+    examples: ClassVar[tuple[str, ...]] = ()  # what may follow the script's name
 
-    data: Path = option(Path("data"), "folder with the dataset's images", Role.PATHS)
+    data: Path = option(
+        Path("data"),
+        "folder with the dataset's images",
+        Role.PATHS,
+        group=Group.DATA,
+    )
     image_size: int | None = option(
-        None, "side in pixels of the model's square input", Role.RECIPE, within=AT_LEAST_1
+        None,
+        "side in pixels of the model's square input",
+        Role.RECIPE,
+        within=IMAGE_SIZES,
+        group=Group.MODEL,
     )
     mean: tuple[float, ...] | None = option(
-        None, "channel means on the scale 0 to 1, as R,G,B", Role.RECIPE, within=FINITE
+        None,
+        "channel means on the scale 0 to 1, as R,G,B",
+        Role.RECIPE,
+        within=FINITE,
+        group=Group.MODEL,
     )
     std: tuple[float, ...] | None = option(
-        None, "channel standard deviations, as R,G,B", Role.RECIPE, within=POSITIVE
+        None,
+        "channel standard deviations, as R,G,B",
+        Role.RECIPE,
+        within=POSITIVE,
+        group=Group.MODEL,
     )
     precision: str = option(
         "auto",
@@ -52,16 +86,22 @@ class Options:
         " GFLOP or more, else fp32",
         Role.RECIPE,
         choices=PRECISIONS,
+        group=Group.RUNTIME,
     )
     compile: str = option(
         "none",
         "torch.compile the model in this mode, where it runs long enough to pay for its start",
         Role.RUNTIME,
         choices=COMPILE_MODES,
+        group=Group.RUNTIME,
     )
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", Role.RUNTIME)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", Role.RUNTIME, group=Group.RUNTIME)
     seed: int = option(
-        0, "seed of every random choice but the 80/20 split", Role.SEED, within=SEEDS
+        0,
+        "seed of every random choice but the 80/20 split",
+        Role.SEED,
+        within=SEEDS,
+        group=Group.RUNTIME,
     )
 
     def __post_init__(self) -> None:
@@ -78,6 +118,45 @@ class Options:
     def replace(self: Kind, **changes: Any) -> Kind:
         return dataclasses.replace(self, **changes)
 
+    def changed(self) -> list[str]:
+        """The options whose values are not their defaults."""
+        return [item.name for item in fields(self) if getattr(self, item.name) != item.default]
+
+    def unused(self, names: Iterable[str]) -> list[tuple[str, Need]]:
+        """Those of some options that do nothing beside the others, and what each would need."""
+        specs = {item.name: spec_of(item) for item in fields(self)}
+        failing = ((name, need) for name in names for need in specs[name].needs)
+        return [(name, need) for name, need in failing if not need.holds(self)]
+
+    def check_used(self, names: Iterable[str]) -> None:
+        """Raise OptionError where one of these options would do nothing."""
+        first = dict(reversed(self.unused(names)))  # what each needs first, in reverse order
+        if not first:
+            return
+        idle: dict[Need, list[str]] = {}
+        for name, need in reversed(first.items()):
+            value = getattr(self, name)
+            words = [flag_of(name)] if isinstance(value, bool) else [flag_of(name), f"{value}"]
+            idle.setdefault(need, []).append(" ".join(words))
+        raise OptionError(
+            "; ".join(f"{', '.join(given)} only {need.words}" for need, given in idle.items()),
+            ", ".join(dict.fromkeys(need.found(self) for need in idle)),
+            f"omit {', '.join(map(flag_of, reversed(first)))}",
+        )
+
+    def used_only(self: Kind) -> Kind:
+        """The same options with the defaults of those that do nothing beside the others."""
+        defaults = {item.name: item.default for item in fields(self)}
+        options = self
+        while unused := {name for name, _ in options.unused(options.changed())}:
+            options = options.replace(**{name: defaults[name] for name in unused})
+        return options
+
+    def without_start(self: Kind) -> Kind:
+        """The same options with the defaults of those that say what becomes of an earlier run."""
+        defaults = {item.name: item.default for item in fields(self)}
+        return self.replace(**{name: defaults[name] for name in self.names(Role.START)})
+
     @classmethod
     def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """The inverse of as_dict. Options that only a later version knows are left out."""
@@ -89,6 +168,11 @@ class Options:
     def names(cls, *roles: Role) -> tuple[str, ...]:
         """The options that have one of these roles."""
         return tuple(item.name for item in fields(cls) if spec_of(item).role in roles)
+
+    @classmethod
+    def names_of_code(cls) -> tuple[str, ...]:
+        """The options whose value may be `package.module:name`."""
+        return tuple(item.name for item in fields(cls) if spec_of(item).names_code)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: paths as text."""
@@ -120,13 +204,15 @@ class DatasetOptions(Options):
     """Which images, and how they are split."""
 
     dataset: str | None = option(
-        None, "which images (default: cifar10)", Role.DATA, registry=DATASETS
+        None, "which images (default: cifar10)", Role.DATA, registry=DATASETS, group=Group.DATA
     )
     limit: int | None = option(
         None,
         "take this many training and this many test images, spread evenly over the classes",
         Role.DATA,
         within=AT_LEAST_1,
+        group=Group.DATA,
+        needs=[_NO_CACHE],
     )
     store_size: int | None = option(
         None,
@@ -134,13 +220,26 @@ class DatasetOptions(Options):
         " (default: the size of at least nine in ten images, else 256)",
         Role.DATA,
         within=AT_LEAST_1,
+        group=Group.DATA,
+        needs=[_NO_CACHE, _MIXED_SIZES],
     )
     split_seed: int = option(
-        0, "seed of the split into 80 % training and 20 % validation", Role.DATA, within=SEEDS
+        0,
+        "seed of the split into 80 % training and 20 % validation",
+        Role.DATA,
+        within=SEEDS,
+        group=Group.DATA,
+        needs=[_NO_CACHE],
     )
     stream: bool = option(
         False,
         "read images ahead of each step instead of keeping them on the device; those of a folder"
         " are kept decoded in a file in --data (default: where they do not fit)",
         Role.RUNTIME,
+        group=Group.DATA,
     )
+
+    @property
+    def images_from_cache(self) -> bool:
+        """Whether a cache says which images these are."""
+        return False

@@ -9,7 +9,8 @@ from kdcache.config.choices import (
 )
 from kdcache.config.fields import (
     AT_LEAST_1,
-    Range,
+    VIEW_COUNTS,
+    Group,
     Role,
     option,
 )
@@ -22,27 +23,39 @@ class PrecomputeOptions(DatasetOptions):
     """Phase one."""
 
     script: ClassVar[str] = "precompute_teacher.py"
-    cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS)
+    model: ClassVar[str] = "teacher"
+    first: ClassVar[tuple[str, ...]] = ("dataset", "data", "teacher", "views", "cache")
+    examples: ClassVar[tuple[str, ...]] = (
+        "--dataset cifar10 --augment crop-flip --views 8 --cache cifar10-vit.h5",
+    )
+    cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS, group=Group.OUTPUT)
     teacher: str = option(
-        "vit_b_16", "a torchvision classification model, or package.module:callable", Role.RECIPE
+        "vit_b_16",
+        "a torchvision classification model, or package.module:callable",
+        Role.RECIPE,
+        model=True,
+        group=Group.MODEL,
     )
     teacher_weights: str | None = option(
         None,
         "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1, or none for"
         " a callable)",
         Role.PATHS,
+        group=Group.MODEL,
     )
     augment: str = option(
         "none",
         "how views 1, 2, ... of a training image are drawn",
         Role.RECIPE,
         registry=VIEW_POLICIES,
+        group=Group.DATA,
     )
     views: int = option(
         1,
         "views of each training image; view 0 is the whole image",
         Role.RECIPE,
-        within=Range(1, 1000),
+        within=VIEW_COUNTS,
+        group=Group.DATA,
     )
     batch_size: int | None = option(
         None,
@@ -50,8 +63,11 @@ class PrecomputeOptions(DatasetOptions):
         " and the device)",
         Role.RECIPE,
         within=AT_LEAST_1,
+        group=Group.RUNTIME,
     )
-    restart: bool = option(False, "discard what an interrupted run left behind", Role.PATHS)
+    restart: bool = option(
+        False, "discard what an interrupted run left behind", Role.START, group=Group.OUTPUT
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.student_run import (
         StudentRun,
-        TrainingCallbacks,
         train_student,
     )
     from kdcache.engine.teacher import (
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     )
     from kdcache.engine.trainer import (
         Trainer,
+        TrainingCallbacks,
     )
     from kdcache.engine.training_data import (
         TrainingData,

@@ -14,8 +14,8 @@ from kdcache.data import ImageData
 from kdcache.distill import Head, default_projection
 from kdcache.errors import OptionError
 from kdcache.models import Preprocessing, build_model, default_weights, known_preprocessing
-from kdcache.runs import RunSummary, TeacherScores
-from kdcache.runtime import Processes, forward_flops, pick_precision
+from kdcache.runs import RunSummary, finished_summary, make_run_config, read_config
+from kdcache.runtime import Processes, forward_flops, pick_device, pick_precision
 
 # by optimizer, and whether the student begins with weights
 _LEARNING_RATES = {
@@ -135,9 +135,12 @@ def resolve_config(
 
 
 def recorded_options(options: TrainOptions, config: TrainConfig) -> TrainOptions:
-    """The options with the resolved values in place of the defaults: what config.json holds."""
+    """The options with the resolved values in place of the defaults: what config.json holds.
+
+    Those that do nothing, or say what becomes of an earlier run, have their defaults.
+    """
     with_cache = options.cache is not None
-    return options.replace(
+    resolved = options.without_start().replace(
         image_size=config.preprocessing.image_size,
         projection=config.projection if with_cache else options.projection,
         augment=config.augment,
@@ -145,6 +148,7 @@ def recorded_options(options: TrainOptions, config: TrainConfig) -> TrainOptions
         weight_decay=config.weight_decay,
         precision=config.precision,
     )
+    return resolved.used_only()
 
 
 def check_processes(config: TrainConfig, images: int, processes: Processes) -> None:
@@ -160,66 +164,39 @@ def check_processes(config: TrainConfig, images: int, processes: Processes) -> N
         raise OptionError(expected, f"--mix {config.mix}", "use one process, or no --mix")
 
 
-def describe_teaching(
-    config: TrainConfig, teacher: TeacherScores, baseline: RunSummary | None
-) -> list[str]:
-    """In words: how good the teacher is, and in which views the student sees its soft targets.
+def finished_run(
+    options: TrainOptions, images: ImageData, cache: Cache | None, processes: Processes
+) -> RunSummary | None:
+    """The summary of the run that is asked for, if `options.out` holds it, finished.
 
-    Args:
-        baseline: the best run beside this one that was trained on labels only, if there is one.
+    Nothing is built, and nothing written.
+
+    Raises OptionError where it holds a run of other options, DataError where one of other images.
     """
-    how = "as it is" if config.projection == "none" else "through the probe"
-    reached = teacher.validation_accuracy
-    if reached is None:
-        lines = ["the labels are the teacher's own predictions, so its accuracy says nothing"]
-    else:
-        lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
-    if config.alpha == 0:
-        return lines
-    if reached is not None and baseline is not None and baseline.validation_accuracy > reached:
-        lines.append(
-            f"warning: {baseline.name}, trained on labels only, reaches"
-            f" {baseline.validation_accuracy:.1%}, more than this teacher:"
-            " distilling can hardly help"
-        )
-    if config.live_teacher:
-        lines.append(
-            "the teacher runs in every step, on what the student sees; its cached logits are not"
-            " read"
-        )
-    elif config.matching == "unmatched":
-        known = f"the mean over its {config.views} cached views"
-        if config.views == 1:
-            known = "those of its cached view"
-        lines.append(
-            f"the student sees its own {config.augment} of each image; the soft targets are {known}"
-            " (unmatched views)"
-        )
-    elif config.epochs > config.views:
-        shared = f"{config.epochs} epochs share {config.views} cached views"
-        lines.append(f"{shared}: each is shown about {config.epochs / config.views:.1f} times")
-    return lines
+    device = pick_device(options.device, processes.local_rank)
+
+    def resolve(some: TrainOptions) -> TrainOptions:
+        return recorded_options(some, resolve_config(some, images, cache, device))
+
+    def look() -> RunSummary | None:
+        held = None if options.overwrite else read_config(options.out)
+        if held is None:
+            return None
+        rows = images.splits["train"].spread(options.train_images)
+        learned = images.with_train(rows)
+        now = make_run_config(options, resolve(options), learned, cache, device)
+        return finished_summary(options, held, now, resolve)
+
+    return processes.broadcast_object(look)
 
 
 def _check_combination(options: TrainOptions) -> None:
     """Raise OptionError where options exclude each other."""
-    if options.cache is None:
-        needing_a_cache = {
-            "--augment cached": options.augment == "cached",
-            "--live-teacher": options.live_teacher,
-            "--labels teacher": options.labels == "teacher",
-            "--views": options.views is not None,
-        }
-        for flag, given in needing_a_cache.items():
-            if given:
-                remedy = f"give --cache, or omit {flag}"
-                raise OptionError(f"--cache for {flag}", "no cache", remedy)
+    unused = options.unused(options.changed())
+    options.check_used(dict.fromkeys(name for name, need in unused if need.strict))
     if options.labels == "teacher" and options.projection not in (None, "none"):
         expected = "--projection none for --labels teacher"
         raise OptionError(expected, options.projection, "omit --projection")
-    if options.teacher_weights is not None and not options.live_teacher:
-        expected = "--live-teacher with --teacher-weights"
-        raise OptionError(expected, "it alone", "add --live-teacher or omit it")
 
 
 def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[Head, ...], int]:

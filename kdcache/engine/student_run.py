@@ -2,62 +2,38 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-import torchvision
 from torch import Tensor
 
-import kdcache
 from kdcache.config import TrainOptions
-from kdcache.distill import accuracy, agreement
-from kdcache.engine.optimization import check_validation_loss
+from kdcache.distill import agreement
+from kdcache.engine.optimization import check_validation_loss, learning_rate
 from kdcache.engine.resolve import (
     check_processes,
-    describe_teaching,
+    finished_run,
     recorded_options,
     resolve_config,
 )
 from kdcache.engine.student import Evaluation, build_student
-from kdcache.engine.trainer import Trainer
-from kdcache.engine.training_data import TrainingData, load_training_data
+from kdcache.engine.trainer import Trainer, TrainingCallbacks
+from kdcache.engine.training_data import (
+    TrainingData,
+    describe_teaching,
+    load_training_data,
+    teacher_scores,
+)
 from kdcache.models import StudentCard, student_state_dict
 from kdcache.runs import (
     EpochRecord,
-    RunConfig,
     RunRecorder,
     RunSummary,
     TeacherScores,
     best_labels_only,
+    extended_options,
+    make_run_config,
     only_writer,
 )
 from kdcache.runtime import SINGLE_PROCESS, Processes, pick_device
-
-
-class TrainingCallbacks:
-    """Override what you need; command lines print, draw and stop early through it."""
-
-    def on_message(self, text: str) -> None:
-        """One or more lines about what is going on."""
-
-    def on_step(self, done: int, total: int) -> None:
-        """After each step, counted over all epochs."""
-
-    def on_batch(
-        self, run: "StudentRun", step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
-    ) -> None:
-        """After each step, with its indices int64 `(B,)` and inputs float32 `(B, 3, S, S)`."""
-
-    def on_epoch(self, run: "StudentRun", record: EpochRecord) -> None:
-        """After each epoch, once its checkpoint is on the disk."""
-
-    def on_finished(self, run: "StudentRun") -> None:
-        """After the test, once everything is on the disk."""
-
-    def should_stop(self, history: Sequence[EpochRecord]) -> bool:
-        """Asked after each epoch but the last: whether training is to end here."""
-        return False
 
 
 def train_student(
@@ -68,14 +44,25 @@ def train_student(
 ) -> RunSummary:
     """Train one student and test it, once, leaving everything in `options.out`.
 
+    A run that was interrupted there is resumed; one that is finished is left as it is.
+
     Args:
         data: what several students share; loaded as the options say if it is not given.
         callbacks: what is told while it trains.
         processes: train this student together; the main one writes.
 
-    Raises OptionError, DataError, CacheDamagedError or DivergedError.
+    Raises OptionError, among others where `options.out` holds a run of other options; DataError,
+    CacheDamagedError or DivergedError.
     """
-    run = StudentRun(options, data or load_training_data(options), callbacks, processes)
+    data = data or load_training_data(options)
+    callbacks = callbacks or TrainingCallbacks()
+    if options.extend:
+        options = extended_options(options)
+    summary = finished_run(options, data.images, data.cache, processes)
+    if summary is not None:
+        callbacks.on_message(f"{options.out} is finished: {summary.result}; nothing was trained")
+        return summary
+    run = StudentRun(options, data, callbacks, processes)
     with contextlib.ExitStack() as stack:
         lock = only_writer(options.out)
         processes.broadcast_object(lambda: stack.enter_context(lock))
@@ -115,8 +102,7 @@ class StudentRun:
 
         online = None
         if options.live_teacher and options.alpha > 0:
-            weights = options.teacher_weights
-            online = data.online_teacher(self.config.projection, weights, rows, self.device)
+            online = data.online_teacher(self.config.projection, options, rows, self.device)
         self.trainer = Trainer(
             self.config,
             build_student(self.config),
@@ -132,19 +118,22 @@ class StudentRun:
         self.test: Evaluation | None = None
         self._recorder = RunRecorder(options.out, options.tensorboard and processes.is_main)
         self._seconds = 0.0
-        self._run_config = self._make_run_config(options.command_line())
+        self._overwrite = options.overwrite
+        self._run_config = make_run_config(
+            options, self.options, self.images, data.cache, self.device
+        )
 
     def train(self) -> None:
         """All epochs that are still to come, each followed by validation and a checkpoint.
 
         The folder is written from here on; the caller sees to it that nobody else does.
         """
-        if self.options.resume is not None:
-            self._restore(self.options.resume)
-        else:
-            begin, overwrite = self._recorder.begin, self.options.overwrite
-            self._processes.broadcast_object(lambda: begin(self._run_config, overwrite))
-        self._callbacks.on_message(self._plan())
+        begin, config = self._recorder.begin, self._run_config
+        before = self._processes.broadcast_object(
+            lambda: begin(config, self._overwrite, self.device)
+        )
+        self._restore()
+        self._callbacks.on_message(self._plan(before))
         epochs = self.config.epochs
         try:
             for epoch in range(len(self.history), epochs):
@@ -152,8 +141,9 @@ class StudentRun:
                     break
                 self._train_epoch(epoch)
         except KeyboardInterrupt:
-            saved = f"{len(self.history)} of {epochs} epochs are saved; train_student.py"
-            raise KeyboardInterrupt(f"{saved} --resume {self.options.out} goes on") from None
+            without = " without --overwrite" if self._overwrite else ""
+            saved = f"{len(self.history)} of {epochs} epochs are saved"
+            raise KeyboardInterrupt(f"{saved}; the same command{without} goes on") from None
 
     def finish(self) -> RunSummary:
         """Test the best epoch's student, once, and record what came out."""
@@ -213,26 +203,13 @@ class StudentRun:
             self._recorder.keep_best(state["model"], record)
         self._recorder.keep_last(state, self.history, self._seconds, self._run_config)
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self) -> None:
         """Go on after the last finished epoch of an interrupted run, if there is one."""
-        recorder = RunRecorder(folder)
+        recorder = self._recorder
         last = recorder.resume(self._run_config, self.device, self.trainer.load_state_dict)
         if last is not None:
             self._processes.broadcast_object(lambda: recorder.secure_best(last, self.device))
             self.history, self._seconds = list(last.history), last.seconds
-
-    def _make_run_config(self, command: str) -> RunConfig:
-        software = f"kdcache {kdcache.__version__}, torch {torch.__version__}"
-        return RunConfig(
-            options=self.options.replace(resume=None),
-            fingerprint=self.cache.fingerprint if self.cache else None,
-            content_digest=self.cache.content_digest if self.cache else None,
-            # a cache's fingerprint speaks for its images
-            images=None if self.cache else self.images.splits["train"].digest(),
-            software=f"{software}, torchvision {torchvision.__version__}",
-            device_type=self.device.type,
-            command=command,
-        )
 
     def _card(self) -> StudentCard:
         return StudentCard(
@@ -276,16 +253,14 @@ class StudentRun:
         )
 
     def _teacher_scores(self) -> TeacherScores | None:
-        if self.targets is None or self.cache is None:
-            return None
-        name, scores = self.cache.manifest.teacher.name, {}
-        if self.options.labels != "teacher":  # its own predictions would all be right
-            for split, logits in self.targets.predictions.items():
-                scores[split] = accuracy(self.images.splits[split].labels, logits)
-        return TeacherScores(name, scores.get("validation"), scores.get("test"))
+        return teacher_scores(self.cache, self.targets, self.images, self.options.labels)
 
-    def _plan(self) -> str:
-        """What is about to happen, in words."""
+    def _plan(self, before: int | None) -> str:
+        """What is about to happen, in words.
+
+        Args:
+            before: how many epochs the run had, if it is extended.
+        """
         splits, teacher = self.images.splits, self._teacher_scores()
         lines = [
             f"{self.config.student} on {self.images.name}: {len(splits['train']):,} training,"
@@ -297,4 +272,15 @@ class StudentRun:
             if self.config.alpha > 0:
                 baseline = best_labels_only(self.options.out, splits["validation"].digest())
             lines += describe_teaching(self.config, teacher, baseline)
+        done, epochs = len(self.history), self.config.epochs
+        if before is not None:
+            steps = self.trainer.steps_per_epoch
+            lr = learning_rate(self.config, done * steps, epochs * steps)
+            lines.append(
+                f"extended from {before} to {epochs} epochs: the learning rate had fallen towards 0"
+                f" and goes on at {lr:.2g}, as in a run of {epochs} epochs; the result is not that"
+                f" of {epochs} epochs in one go"
+            )
+        elif done:
+            lines.append(f"resumed after epoch {done} of {epochs}")
         return "\n".join(lines)

@@ -3,10 +3,12 @@
 Its epochs and steps, and all the state that a resumed run needs.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +28,11 @@ from kdcache.engine.optimization import (
 from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.student import Student
 from kdcache.models import Model, class_logits
+from kdcache.runs import EpochRecord
 from kdcache.runtime import SINGLE_PROCESS, Processes, autocast, compiled, to_device
+
+if TYPE_CHECKING:
+    from kdcache.engine.student_run import StudentRun
 
 OnlineLogits = Callable[[Tensor, Tensor, Tensor, Mix | None], dict[Head, Tensor]]
 """(images, rows, views, mix) of a step -> what each head is taught with."""
@@ -37,6 +43,31 @@ from.
 """
 
 _POLL_EVERY = 50  # steps between two looks at the largest loss
+
+
+class TrainingCallbacks:
+    """Override what you need; command lines print, draw and stop early through it."""
+
+    def on_message(self, text: str) -> None:
+        """One or more lines about what is going on."""
+
+    def on_step(self, done: int, total: int) -> None:
+        """After each step, counted over all epochs."""
+
+    def on_batch(
+        self, run: StudentRun, step: int, image_index: Tensor, view_index: Tensor, inputs: Tensor
+    ) -> None:
+        """After each step, with its indices int64 `(B,)` and inputs float32 `(B, 3, S, S)`."""
+
+    def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
+        """After each epoch, once its checkpoint is on the disk."""
+
+    def on_finished(self, run: StudentRun) -> None:
+        """After the test, once everything is on the disk."""
+
+    def should_stop(self, history: Sequence[EpochRecord]) -> bool:
+        """Asked after each epoch but the last: whether training is to end here."""
+        return False
 
 
 class Trainer:

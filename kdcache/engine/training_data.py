@@ -13,11 +13,12 @@ from torch import Tensor
 from kdcache.cache import Cache, open_cache
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Mix, Split, load_selected_images
-from kdcache.distill import Head, TeacherTargets, load_images_of, make_targets
+from kdcache.distill import Head, TeacherTargets, accuracy, load_images_of, make_targets
 from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.teacher import OnlineTeacher
 from kdcache.engine.trainer import OnlineLogits
 from kdcache.errors import OptionError
+from kdcache.runs import RunSummary, TeacherScores
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class TrainingData:
     images: ImageData
     cache: Cache | None
     _targets: dict[str, TeacherTargets] = field(default_factory=dict)
-    _online: dict[tuple[str, str | None, torch.device], OnlineTeacher] = field(default_factory=dict)
+    _online: dict[tuple[str | torch.device | None, ...], OnlineTeacher] = field(
+        default_factory=dict
+    )
 
     def targets(self, projection: str) -> TeacherTargets:
         """What the cached teacher says, through a projection of `PROJECTIONS`; needs a cache."""
@@ -58,14 +61,16 @@ class TrainingData:
         return targets, self.cache.splits["train"].views[rows, : config.views]
 
     def online_teacher(
-        self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
+        self, projection: str, options: TrainOptions, rows: np.ndarray, device: torch.device
     ) -> OnlineLogits:
         """The cache's teacher in the loop, for a trainer of these rows of the training split."""
-        key = (projection, weights, device)
+        name, weights = options.teacher, options.teacher_weights
+        key = (projection, name, weights, device)
         if key not in self._online:
             fitted = self.targets(projection).projection
             shape = self.images.image_shape
-            self._online[key] = OnlineTeacher(self._the_cache(), shape, fitted, weights, device)
+            cache = self._the_cache()
+            self._online[key] = OnlineTeacher(cache, shape, fitted, name, weights, device)
         teacher, chosen = self._online[key], torch.from_numpy(rows).to(device)
 
         def logits(
@@ -98,6 +103,64 @@ def load_training_data(options: TrainOptions) -> TrainingData:
     if options.labels == "teacher":
         images = _labelled_by_teacher(images, cache)
     return TrainingData(images, cache)
+
+
+def teacher_scores(
+    cache: Cache | None, targets: TeacherTargets | None, images: ImageData, labels: str
+) -> TeacherScores | None:
+    """How good the cached teacher is on validation and test images; None without a cache.
+
+    Args:
+        labels: whose they are, as --labels says.
+    """
+    if targets is None or cache is None:
+        return None
+    name, scores = cache.manifest.teacher.name, {}
+    if labels != "teacher":  # its own predictions would all be right
+        for split, logits in targets.predictions.items():
+            scores[split] = accuracy(images.splits[split].labels, logits)
+    return TeacherScores(name, scores.get("validation"), scores.get("test"))
+
+
+def describe_teaching(
+    config: TrainConfig, teacher: TeacherScores, baseline: RunSummary | None
+) -> list[str]:
+    """In words: how good the teacher is, and in which views the student sees its soft targets.
+
+    Args:
+        baseline: the best run beside this one that was trained on labels only, if there is one.
+    """
+    how = "as it is" if config.projection == "none" else "through the probe"
+    reached = teacher.validation_accuracy
+    if reached is None:
+        lines = ["the labels are the teacher's own predictions, so its accuracy says nothing"]
+    else:
+        lines = [f"the teacher, {how}: {reached:.1%} validation accuracy"]
+    if config.alpha == 0:
+        return lines
+    if reached is not None and baseline is not None and baseline.validation_accuracy > reached:
+        lines.append(
+            f"warning: {baseline.name}, trained on labels only, reaches"
+            f" {baseline.validation_accuracy:.1%}, more than this teacher:"
+            " distilling can hardly help"
+        )
+    if config.live_teacher:
+        lines.append(
+            "the teacher runs in every step, on what the student sees; its cached logits are not"
+            " read"
+        )
+    elif config.matching == "unmatched":
+        known = f"the mean over its {config.views} cached views"
+        if config.views == 1:
+            known = "those of its cached view"
+        lines.append(
+            f"the student sees its own {config.augment} of each image; the soft targets are {known}"
+            " (unmatched views)"
+        )
+    elif config.epochs > config.views:
+        shared = f"{config.epochs} epochs share {config.views} cached views"
+        lines.append(f"{shared}: each is shown about {config.epochs / config.views:.1f} times")
+    return lines
 
 
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:

@@ -1,6 +1,7 @@
 """A student's model card: what its run recorded, in words, and what it did not record."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def model_card(
     options = config.options
     sections = {
         "Use": _use(student),
-        "Classes": [_one_line(", ".join(student.preprocessing.class_names))],
+        "Classes": [_plain(", ".join(student.preprocessing.class_names))],
         "Data": _data(summary, options),
         "Training": [*_training(summary, config), "", *_command(config)],
         "Teacher": _teacher(summary, options),
@@ -32,7 +33,7 @@ def model_card(
         "Limits": _limits(summary, options),
     }
     lines = [
-        _one_line(f"# {summary.student} for {summary.dataset or _UNKNOWN}"),
+        f"# {_plain(summary.student)} for {_plain(summary.dataset or _UNKNOWN)}",
         "",
         _opening(summary, parameters),
     ]
@@ -108,12 +109,18 @@ def _training(summary: RunSummary, config: RunConfig) -> list[str]:
 
 def _command(config: RunConfig) -> list[str]:
     if config.command:
-        return ["The command:", "", "```sh", config.command, "```"]
+        return ["The command:", "", *_fenced(config.command)]
     words = (
         "The command was not recorded. From the recorded options, defaults filled in, one that"
         " amounts to it:"
     )
-    return [words, "", "```sh", config.options.command_line(), "```"]
+    return [words, "", *_fenced(config.options.command_line())]
+
+
+def _fenced(command: str) -> list[str]:
+    """A block of code, in a fence that is longer than any in the command."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return [f"{fence}sh", _one_line(command), fence]
 
 
 def _teacher(summary: RunSummary, options: TrainOptions) -> list[str]:
@@ -191,7 +198,7 @@ def _test_noise(summary: RunSummary) -> str:
 
 
 def _bullets(facts: Mapping[str, Any]) -> list[str]:
-    return [f"- {name}: {_one_line(_known(value))}" for name, value in facts.items()]
+    return [f"- {name}: {_plain(_known(value))}" for name, value in facts.items()]
 
 
 def _known(value: object) -> str:
@@ -199,7 +206,13 @@ def _known(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without line breaks and what a terminal would obey."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))
+
+
+def _plain(text: str) -> str:
+    """On one line, and no HTML, link, code or emphasis to Markdown."""
+    return re.sub(r"([\\`*<>&\[\]|~])", r"\\\1", _one_line(text))
 
 
 def _percent(fraction: float | None) -> str:

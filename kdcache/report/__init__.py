@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kdcache.report.comparison import (
         Comparison,
         compare_runs,
+        split_by_test_images,
     )
     from kdcache.report.page import (
         load_test_images,

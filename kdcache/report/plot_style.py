@@ -5,16 +5,19 @@ Colours are Okabe and Ito's, darkened where they carry text, and never the only 
 things apart.
 """
 
+import math
 from bisect import bisect_right
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from kdcache.errors import DataError
+from kdcache.runtime import write_atomically
 
 DPI = 150
 INK, GREY, RULE = "#24292F", "#6A737D", "#E4E7EB"
@@ -78,11 +81,20 @@ def fit_text(text: str, inches: float, size: float, *, keep_end: bool = False) -
     return "…" + fitting.lstrip(" ,") if keep_end else fitting.rstrip(" ,") + "…"
 
 
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether a linear axis would flatten these values: the largest is far above the usual one.
+
+    Without those that are not positive or not finite, for which a logarithmic axis has no place.
+    """
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive and max(positive) > 10 * median(positive))
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure. Raises DataError where there is no room or no right to."""
-    try:
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    except OSError as error:
-        raise DataError(
-            f"room and the right to write {path}", f"{error.strerror}", "give another folder"
-        ) from error
+    write_atomically(
+        path,
+        lambda file: figure.savefig(
+            file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12
+        ),
+    )

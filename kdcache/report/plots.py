@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdcache.report.plot_style import (
     BLUE,
@@ -25,7 +25,9 @@ from kdcache.report.plot_style import (
     STYLE,
     fit_text,
     save_png,
+    spans_decades,
 )
+from kdcache.report.tables import cell_percent
 from kdcache.runs import EpochRecord
 
 _CELL_TEXT_CLASSES = 20  # more classes than this, and a confusion matrix shows colours alone
@@ -64,10 +66,16 @@ def learning_curves(history: Sequence[EpochRecord], path: Path) -> None:
     """
     figure = Figure(figsize=(13, 3.8), layout=ConstrainedLayoutEngine(wspace=0.06))
     losses, accuracies, rates = figure.subplots(1, 3, width_ratios=(4, 4, 2.6))
+    everything = np.concatenate([_column(history, series.field) for series in _LOSSES])
+    log = spans_decades(everything.tolist())
+    if log:
+        losses.set_yscale("log")
+        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        losses.yaxis.set_minor_locator(NullLocator())
     _draw_curves(losses, history, _LOSSES, 1, "{:.3g}")
     _draw_curves(accuracies, history, _ACCURACIES, 100, "{:.1f} %")
     _draw_curves(rates, history, _RATES, 1, "")
-    losses.set(title="Loss", ylabel="loss (nats)")
+    losses.set(title="Loss", ylabel="loss (nats, log scale)" if log else "loss (nats)")
     accuracies.set(title="Accuracy" + _best_epoch(history), ylabel="images (%)")
     rates.set(title="Learning rate")
     rates.set_ylim(bottom=0)
@@ -107,8 +115,9 @@ def _draw_curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(axis="y")
-    low, high = axes.get_ylim()
-    wanted = [min(max((y - low) / (high - low), 0), 1) for y, _, _ in labels]
+    to_axes = axes.transScale + axes.transLimits  # 0 at the bottom, 1 at the top
+    heights = [0.0 if math.isinf(y) else to_axes.transform((1, y))[1] for y, _, _ in labels]
+    wanted = np.clip(heights, 0, 1).tolist()
     for height, (_, text, colour) in zip(_spread(wanted, 0.07), labels, strict=True):
         place = {"transform": axes.transAxes, "va": "center"}
         axes.text(1.02, height, text, color=colour, fontsize=8.5, **place)
@@ -160,9 +169,9 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path)
         axes.set_title(f"{100 * np.trace(counts) / total:.1f} % accuracy on {total:,} images")
     if few:
         for row, column in np.argwhere(counts > 0):
-            value = percent[row, column]
-            text = f"{value:.0f}" if value >= 0.5 else "<1"
+            value = float(percent[row, column])
             colour = "white" if value > 20 else INK
+            text = cell_percent(value)
             axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)
     save_png(figure, path)
 
@@ -188,14 +197,13 @@ def soft_target_sheet(
     for (name, values), colour in zip(entropies.items(), (BLUE, ORANGE, GREEN), strict=False):
         counts, edges = np.histogram(values, bins=60, range=(0, largest))
         percent = 100 * counts / len(values)
-        spread.stairs(percent, edges, color=colour, linewidth=1.8)
-        top = int(percent.argmax())
-        peak = (edges[top : top + 2].mean(), percent[top])
-        place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-        spread.annotate(name, peak, color=colour, **place)
+        spread.stairs(percent, edges, color=colour, linewidth=1.8, label=name)
     spread.set(xlim=(0, largest), xlabel=f"entropy of a soft target (nats; at most {largest:.2f})")
     spread.set(ylabel="training views (%)", title="Spread of the soft targets")
     spread.grid(axis="y")
+    # above the axes, to the right of the title: no curve passes there
+    at_the_top = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0}
+    spread.legend(ncols=len(entropies), frameon=False, **at_the_top)
     _draw_matrix(alike, 100 * by_label, class_names, "mean probability (%)", slanted=False)
     alike.set(xlabel="class in the soft target", ylabel="label")
     alike.set(title="Mean soft target of each label (T = 1, validation split)")

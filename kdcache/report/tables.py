@@ -66,6 +66,13 @@ def percent(accuracy: float | None, deviation: float | None = None) -> str | Non
     return f"{100 * accuracy:.2f}{spread}"
 
 
+def cell_percent(value: float) -> str:
+    """A percentage in a cell of a confusion matrix: nothing for 0 and NaN, '<1' below 1."""
+    if not value > 0:
+        return ""
+    return "<1" if value < 1 else f"{value:.0f}"
+
+
 def points(difference: float | None) -> str | None:
     """'+5.25' percentage points."""
     return None if difference is None else f"{100 * difference:+.2f}"

@@ -21,13 +21,22 @@ _BATCH = 32
 
 
 def rerun_teacher(
-    cache: Cache, images: ImageData, count: int, *, weights: str | None, device: str, seed: int
+    cache: Cache,
+    images: ImageData,
+    count: int,
+    *,
+    teacher: str | None = None,
+    weights: str | None,
+    device: str,
+    seed: int,
 ) -> dict[str, Any]:
-    """Run the teacher again on about `count` random (image, view) rows of all splits and compare.
+    """Run the teacher again on `count` random (image, view) rows of all splits and compare.
 
     Args:
         images: those that the cache was made from.
-        count: of rows, at least one of each split.
+        count: of rows, shared by the splits as their rows are, at least one of each; all where
+            there are fewer.
+        teacher: its name; needed for one of the user's own, `package.module:callable`.
         weights: where the teacher's weights are, if they came from a file.
         device: where the teacher runs, "auto" or as torch names it.
         seed: of the choice of rows.
@@ -39,30 +48,46 @@ def rerun_teacher(
     Raises DataError where the images or the weights are not those of the cache.
     """
     check_images_match(cache, images)
-    teacher = teacher_of(cache, weights, pick_device(device))
-    render = teacher.renderer(images.image_shape)
+    live_teacher = teacher_of(cache, teacher, weights, pick_device(device))
+    render = live_teacher.renderer(images.image_shape)
     generator = np.random.default_rng(seed)
     rows_in_split = {split: part.views[..., 0].size for split, part in cache.splits.items()}
+    wanted = _shared(count, rows_in_split)
     stored, live = [], []
     for split, part in cache.splits.items():
-        available = rows_in_split[split]
-        wanted = max(1, round(count * available / sum(rows_in_split.values())))
-        rows = np.sort(generator.choice(available, min(wanted, available), replace=False))
+        rows = np.sort(generator.choice(rows_in_split[split], wanted[split], replace=False))
         for batch in np.split(rows, range(_BATCH, len(rows), _BATCH)):
             image_index, view_index = np.divmod(batch, part.views.shape[1])
-            views = torch.from_numpy(part.views[image_index, view_index]).to(teacher.device)
+            views = torch.from_numpy(part.views[image_index, view_index]).to(live_teacher.device)
             pixels = images.splits[split].images[torch.from_numpy(image_index)]
-            live.append(teacher.logits(render(pixels.to(teacher.device), views)).cpu())
+            live.append(live_teacher.logits(render(pixels.to(live_teacher.device), views)).cpu())
             cached = np.asarray(part.logits[image_index, view_index])
             stored.append(torch.from_numpy(cached).float())
-    return _compare(torch.cat(stored), torch.cat(live), teacher.precision)
+    return _compare(torch.cat(stored), torch.cat(live), live_teacher.precision)
+
+
+def _shared(count: int, rows: dict[str, int]) -> dict[str, int]:
+    """How many of `count` rows each split gives, by the largest remainders; at least one."""
+    total = sum(rows.values())
+    count = min(max(count, len(rows)), total)
+    exact = {split: count * available / total for split, available in rows.items()}
+    shares = {split: max(1, int(share)) for split, share in exact.items()}
+    while sum(shares.values()) != count:
+        step = 1 if sum(shares.values()) < count else -1
+        # the split that is furthest from its share, among those that can give or lose a row
+        able = [split for split in rows if 1 <= shares[split] + step <= rows[split]]
+        shares[max(able, key=lambda split: step * (exact[split] - shares[split]))] += step
+    return shares
 
 
 def _compare(stored: Tensor, live: Tensor, precision: str) -> dict[str, Any]:
     """Compare logits float32 `(M, C)` of the same rows."""
     expected = _EXPECTED_DIFFERENCE[precision] * live.std().item()
     largest = (stored - live).abs().max().item()
-    divergence = kl_divergence(F.log_softmax(stored, 1), F.log_softmax(live, 1))
+    # in float64: what rounds below zero in float32 is no divergence
+    divergence = kl_divergence(
+        F.log_softmax(stored.double(), 1), F.log_softmax(live.double(), 1)
+    ).clamp(min=0)
     return {
         "rows": len(stored),
         "largest_difference": largest,

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from kdcache.runs.continuing import (
+        extended_options,
+        finished_summary,
+        resumed_options,
+    )
     from kdcache.runs.folder import (
         BEST_CHECKPOINT,
         CONFIG_FILE,
@@ -33,10 +38,10 @@ if TYPE_CHECKING:
         best_labels_only,
         find_runs,
         read_run,
-        resumed_options,
     )
     from kdcache.runs.recorder import (
         RunRecorder,
+        make_run_config,
     )
     from kdcache.runs.records import (
         EpochRecord,

@@ -4,6 +4,7 @@ Nothing here imports torch.
 """
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -82,6 +83,23 @@ def read_config(folder: Path) -> RunConfig | None:
     return _read(folder / CONFIG_FILE, lambda text: RunConfig.from_json(json.loads(text)))
 
 
+def config_digest(folder: Path) -> str:
+    """SHA-256 of what config.json says, however it is laid out. Raises as `read_config` does."""
+    document = _read(folder / CONFIG_FILE, json.loads)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_edited_config(folder: Path, summary: RunSummary | None) -> None:
+    """Raise DataError where a finished run's config.json no longer says what it said at its end."""
+    if summary is None or summary.config_digest in (None, config_digest(folder)):
+        return
+    raise DataError(
+        f"{folder / CONFIG_FILE} as it was when the run ended",
+        "one that was edited since",
+        "undo the edit, or train anew in another --out",
+    )
+
+
 def read_history(folder: Path) -> list[EpochRecord]:
     """A record for each epoch that a run has finished. Raises DataError as `read_config` does."""
     return _read(folder / HISTORY_FILE, _history_from) or []
@@ -113,7 +131,9 @@ def _read(path: Path, parse: Callable[[str], Record]) -> Record | None:
         return parse(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(
-            f"{path} as train_student.py writes it", f"{error}", "repair it or train anew"
+            f"{path} as train_student.py writes it",
+            f"{error!s:.200}" or "a file too large to read",
+            "repair it or train anew",
         ) from error

@@ -1,40 +1,42 @@
 """The lock on a run's folder: only one process at a time writes a run, or two would be mixed."""
 
 import contextlib
-import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdcache.errors import OptionError
 from kdcache.runs.folder import writing
+from kdcache.runtime import open_locked
 
 _LOCK_FILE = "lock"
 
 
 @contextlib.contextmanager
-def claim(folder: Path) -> Iterator[bool]:
+def claim(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process may write a run's folder, which is made where there is none.
 
     Nobody else may until the end of the block, or of the process. A file system without locks
     keeps nobody away.
 
+    Args:
+        wait: until no other process is at it.
+
     Raises DataError where the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / _LOCK_FILE, "a")  # noqa: SIM115  # closed by the next `with`
-    with lock:
-        yield _locked(lock.fileno())
-
-
-def _locked(fd: int) -> bool:
+        try:
+            fd = open_locked(folder / _LOCK_FILE, wait=wait)
+        except BlockingIOError:
+            fd = None
+    if fd is None:
+        yield False
+        return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # no locks here
-    return True
+        yield True
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

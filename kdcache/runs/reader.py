@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,26 +96,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise DataError(
             "the folder of a finished run",
             f"{folder} without {SUMMARY_FILE}",
-            "train a student there first, or finish one with train_student.py --resume",
+            "train a student there first, or finish one: the same command resumes it",
         )
     return Run(
         folder, name or str(folder), summary, read_config(folder), tuple(read_history(folder))
     )
-
-
-def resumed_options(folder: Path) -> TrainOptions:
-    """The options with which the interrupted run in a folder goes on: its own.
-
-    Raises DataError where there is no run.
-    """
-    config = read_config(folder)
-    if config is None:
-        raise DataError(
-            "the folder of a run",
-            f"{folder} without {CONFIG_FILE}",
-            "give the --out of an interrupted run",
-        )
-    return config.options.replace(resume=folder, out=folder)
 
 
 def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
@@ -135,14 +120,18 @@ def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:
     return max(found, key=lambda summary: summary.validation_accuracy, default=None)
 
 
-def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+def find_runs(
+    folders: Sequence[Path], on_fault: Callable[[DataError], None] | None = None
+) -> tuple[list[Run], list[Path]]:
     """The finished runs in these folders, each once, and the folders of unfinished ones.
 
     Args:
         folders: of runs, or of folders of runs, or of folders of such.
+        on_fault: called for each run that cannot be read, which is then left out, unless it is the
+            last one; None raises its error.
 
-    Raises DataError where a folder holds no run at all, where no run is finished, or where one
-    cannot be read.
+    Raises DataError where a folder holds no run at all, where no run is finished, or where none can
+    be read.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -156,11 +145,19 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Path]]:
         raise DataError(
             "the folder of a finished run",
             f"only unfinished ones: {', '.join(map(str, found.values()))}",
-            "finish one with train_student.py --resume",
+            "finish one: the same command resumes it",
         )
     names = _short_names(finished)
     unfinished = [path for path in found.values() if path not in finished]
-    return [read_run(path, name) for path, name in zip(finished, names, strict=True)], unfinished
+    runs: list[Run] = []
+    for number, (path, name) in enumerate(zip(finished, names, strict=True), 1):
+        try:
+            runs.append(read_run(path, name))
+        except DataError as error:
+            if on_fault is None or (number == len(finished) and not runs):
+                raise
+            on_fault(error)
+    return runs, unfinished
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:

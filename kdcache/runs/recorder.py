@@ -2,6 +2,7 @@
 flight.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 
+from kdcache import __version__
+from kdcache.cache import Cache
+from kdcache.config import TrainOptions
+from kdcache.data import ImageData
 from kdcache.errors import DataError, OptionError
 from kdcache.models import CARD_FILE, StudentCard
+from kdcache.runs.continuing import check_same_inputs
 from kdcache.runs.folder import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
@@ -21,6 +28,7 @@ from kdcache.runs.folder import (
     PREDICTIONS_FILE,
     STUDENT_FILE,
     SUMMARY_FILE,
+    config_digest,
     read_config,
     start_run,
 )
@@ -45,6 +53,33 @@ class Checkpoint:
     config: RunConfig
 
 
+def make_run_config(
+    options: TrainOptions,
+    resolved: TrainOptions,
+    images: ImageData,
+    cache: Cache | None,
+    device: torch.device,
+) -> RunConfig:
+    """What is recorded of a run at its beginning.
+
+    Args:
+        options: as given.
+        resolved: with all defaults filled in.
+        images: with the part of the training split that is learned from.
+    """
+    software = f"kdcache {__version__}, torch {torch.__version__}"
+    return RunConfig(
+        options=resolved,
+        fingerprint=cache.fingerprint if cache else None,
+        content_digest=cache.content_digest if cache else None,
+        # a cache's fingerprint speaks for its images
+        images=None if cache else images.splits["train"].digest(),
+        software=f"{software}, torchvision {torchvision.__version__}",
+        device_type=device.type,
+        command=options.command_line(),
+    )
+
+
 class RunRecorder:
     """One run's folder, as the run itself sees it.
 
@@ -57,12 +92,45 @@ class RunRecorder:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder = folder
-        self._events = _event_writer(folder) if tensorboard else None
+        self._make_events = _summary_writer() if tensorboard else None
+        self._events: Any = None
 
-    def begin(self, config: RunConfig, overwrite: bool) -> None:
-        """Make the folder and record the configuration; `overwrite` replaces a run in it."""
-        start_run(self.folder, overwrite)
+    def begin(self, config: RunConfig, overwrite: bool, device: torch.device) -> int | None:
+        """Make the folder and record the configuration, unless it holds this run already.
+
+        Returns how many epochs the run had, where it is extended to more; None where it is not.
+
+        Args:
+            config: with the options of a run that the folder holds, but perhaps for more epochs.
+            overwrite: replace what the folder holds.
+
+        Raises OptionError where a run that is to be extended has not all its epochs.
+        """
+        held = None if overwrite else read_config(self.folder)
+        if held is None:
+            start_run(self.folder, overwrite)
+        elif held.options.epochs < config.options.epochs:
+            self._reopen(held, config, device)
+        else:
+            return None
         write_json(self.folder / CONFIG_FILE, config.to_json())
+        return held.options.epochs if held is not None else None
+
+    def _reopen(self, held: RunConfig, config: RunConfig, device: torch.device) -> None:
+        """Make an unfinished run of a finished one.
+
+        What came out is removed, the summary first: the run could be extended again if this were
+        interrupted.
+        """
+        last = self.read_last(device)
+        done, epochs = len(last.history) if last else 0, held.options.epochs
+        if last is None or done < epochs:
+            remedy = f"finish it first, with --epochs {epochs} and without --extend"
+            found = f"{self.folder} with {done} of {epochs}"
+            raise OptionError("a run with all its epochs for --extend", found, remedy)
+        check_same_inputs(self.folder, last.config, config, to_train=True)
+        for name in (SUMMARY_FILE, PREDICTIONS_FILE, STUDENT_FILE, CARD_FILE):
+            (self.folder / name).unlink(missing_ok=True)
 
     def keep_best(self, model: dict[str, Tensor], record: EpochRecord) -> None:
         """Keep the model of the best epoch so far."""
@@ -85,7 +153,9 @@ class RunRecorder:
         write_text(self.folder / HISTORY_FILE, lines)
         run = {"history": records, "seconds": seconds, "config": config.to_json()}
         save_tensors(self.folder / LAST_CHECKPOINT, trainer | run)
-        if self._events is not None:
+        if self._make_events is not None:
+            # not before there is something to write: somebody else's run may be in the folder
+            self._events = self._events or self._make_events(self.folder / "events")
             for key, value in records[-1].items():
                 self._events.add_scalar(key, value, records[-1]["epoch"])
             self._events.flush()
@@ -110,6 +180,7 @@ class RunRecorder:
         save_predictions(predictions, labels, student=student_logits, teacher=teacher_logits)
         save_tensors(self.folder / STUDENT_FILE, student)
         write_json(self.folder / CARD_FILE, card.to_json())
+        summary = dataclasses.replace(summary, config_digest=config_digest(self.folder))
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
 
     def resume(
@@ -125,12 +196,11 @@ class RunRecorder:
         """
         last = self.read_last(device)
         begun = last.config if last else read_config(self.folder)
-        faults = begun.differences(now) if begun else []
-        if faults:
-            expected = (
-                f"the cache, images, software and kind of device with which {self.folder} was begun"
-            )
-            raise DataError(expected, "; ".join(faults), "train anew")
+        if begun is not None:
+            check_same_inputs(self.folder, begun, now, to_train=True)
+        if edits := last.config.edits(now) if last else []:
+            expected = f"{self.folder / CONFIG_FILE} as it was when {LAST_CHECKPOINT} was written"
+            raise DataError(expected, "; ".join(edits), "undo the edit or train anew")
         if last is not None:
             try:
                 load(last.trainer)
@@ -202,11 +272,11 @@ def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} as train_student.py writes it", f"{error!r:.200}", "train anew")
 
 
-def _event_writer(folder: Path) -> Any:
-    """TensorBoard's writer, of the optional extra `tensorboard`."""
+def _summary_writer() -> Callable[[Path], Any]:
+    """TensorBoard's writer of a folder, of the optional extra `tensorboard`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         remedy = "pip install kdcache[tensorboard], or omit it"
         raise OptionError("the package tensorboard for --tensorboard", "none", remedy) from error
-    return SummaryWriter(folder / "events")
+    return SummaryWriter

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from kdcache.config import TrainOptions
+from kdcache.config import Role, TrainOptions
 from kdcache.errors import OptionError
 from kdcache.runtime import JsonObject
 
@@ -41,10 +41,14 @@ class RunConfig:
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return document | {"options": self.options.as_dict()}
 
-    def differences(self, other: RunConfig) -> list[str]:
-        """What keeps a run from going on under another one, as 'images: one and other'."""
+    def differences(self, other: RunConfig, *, to_train: bool = True) -> list[str]:
+        """What keeps a run from going on under another one, as 'images: one and other'.
+
+        Software and device do not matter where nothing is to be trained.
+        """
         found = []
-        for key in ("fingerprint", "images", "software", "device_type"):
+        inputs = ("fingerprint", "images")
+        for key in (*inputs, "software", "device_type") if to_train else inputs:
             one, now = getattr(self, key), getattr(other, key)
             if key == "software":
                 one, now = _without_kdcache(one), _without_kdcache(now)
@@ -52,6 +56,20 @@ class RunConfig:
                 found.append(f"{key}: {one} and {now}")
         if not found and not self.same_content(other.content_digest):
             found.append(f"the cache's content: {self.content_digest} and {other.content_digest}")
+        return found
+
+    def edits(self, other: RunConfig) -> list[str]:
+        """What another one says otherwise of what the run was begun with, as 'lr: one and other'.
+
+        More epochs are an extension.
+        """
+        found = []
+        one, now = self.options.used_only(), other.options.used_only()
+        for name in TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED):
+            before, after = getattr(one, name), getattr(now, name)
+            extended = name == "epochs" and before < after
+            if before not in (None, "auto", after) and not extended:
+                found.append(f"{name}: {before} and {after}")
         return found
 
     def same_content(self, content_digest: str | None) -> bool:
@@ -143,6 +161,8 @@ class RunSummary:
     `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
     live (the teacher ran in every step). The class accuracies are in the order of the classes, None
     for a class without images. `loss`, `projection` and `views` are None for labels only.
+    `config_digest` is the SHA-256 of config.json as it was when the run ended, None where an older
+    version did not record it.
     """
 
     name: str
@@ -167,12 +187,21 @@ class RunSummary:
     validation_class_accuracy: list[float | None] | None = None
     test_class_accuracy: list[float | None] | None = None
     fingerprint: str | None = None
+    config_digest: str | None = None
     teacher: TeacherScores | None = None
 
     @property
     def distilled(self) -> bool:
         """Whether a teacher had a part in the loss."""
         return self.alpha > 0
+
+    @property
+    def result(self) -> str:
+        """The test accuracy, and the epoch whose weights have it, in words."""
+        reached = "unknown" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
+        return (
+            f"{reached} test accuracy with the weights of epoch {self.best_epoch} of {self.epochs}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
         SINGLE_PROCESS,
         Processes,
     )
+    from kdcache.runtime.file_locks import (
+        open_locked,
+        try_lock,
+    )
     from kdcache.runtime.files import (
         os_errors_as_data_errors,
         reserve,
+        sync_data,
         sync_folder,
         write_all,
         write_atomically,
@@ -53,6 +58,10 @@ if TYPE_CHECKING:
     from kdcache.runtime.tensor_files import (
         load_tensors,
         save_tensors,
+    )
+    from kdcache.runtime.torchrun import (
+        is_main_process,
+        tell_torchrun,
     )
 
 __getattr__ = lazy_exports(__name__)

@@ -136,5 +136,5 @@ def _noticing_ended_peers() -> Iterator[None]:
         raise PeerError(
             "every process to reach the end",
             f"one that ended early ({str(error).splitlines()[0][:80]})",
-            "see its message above; the same command, with any number of processes, goes on",
+            "see its own message; the same command, with any number of processes, goes on",
         ) from error

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and the system calls that this takes."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -8,22 +9,35 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kdcache.errors import DataError
+from kdcache.runtime.file_locks import open_locked
+
+_REMEDIES = {
+    errno.ENOENT: "make its folder or write to another one",
+    errno.ENOTDIR: "make its folder or write to another one",
+    errno.EISDIR: "give the name of a file",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+"""What to do about a path that cannot be one."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Have `write` fill a temporary file, force it to the disk, and give it its name.
 
-    Whatever stops it, a file that was there before keeps its content.
+    Whatever stops it, a file that was there before keeps its content. Of several processes that
+    write the same file at once, the last one's stays.
 
     Raises DataError where there is no room, or no right to write there.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    with os_errors_as_data_errors(f"{path}", "free some space or write to another folder"):
+    with (
+        os_errors_as_data_errors(f"{path}", "free some space or write to another folder"),
+        open(open_locked(temporary, wait=True), "wb") as file,
+    ):
         try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            file.truncate()  # what a killed process left
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):  # what stopped the writing may forbid the removal, too
@@ -54,9 +68,9 @@ def os_errors_as_data_errors(target: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"room and the right to write {target}", f"{error.strerror or error}", remedy
-        ) from error
+        found = f"{error.strerror or error}"
+        remedy = _REMEDIES.get(error.errno or 0, remedy)
+        raise DataError(f"room and the right to write {target}", found, remedy) from error
 
 
 def write_all(fd: int, data: bytes, offset: int | None = None) -> None:
@@ -79,6 +93,12 @@ def reserve(fd: int, size: int) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
+
+
+def sync_data(fd: int) -> None:
+    """Force a file's bytes to the disk. Raises OSError."""
+    # macOS has no fdatasync
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
 
 
 def sync_folder(folder: Path) -> None:

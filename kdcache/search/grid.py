@@ -15,7 +15,9 @@ def combinations(
     """The options of every student: one for each combination of `settings` and each seed.
 
     Each gets a folder of its own in `base.out`, named after its settings. Seeds are outermost so
-    that after the first third of the time every combination has been seen once.
+    that after the first third of the time every combination has been seen once. Combinations that
+    differ only in options that do nothing beside the others, such as the temperature with alpha 0,
+    are one student, which is named after the rest.
 
     Raises OptionError where a setting is of something that all of them share.
     """
@@ -24,13 +26,15 @@ def combinations(
             expected = "--set of options in which students of one cache can differ"
             remedy = "run a sweep for each value, or use --seeds"
             raise OptionError(expected, f"--set {name}", remedy)
-    students = []
+    students: dict[str, TrainOptions] = {}
     for seed in seeds:
         for values in itertools.product(*settings.values()):
             chosen = dict(zip(settings, values, strict=True)) | {"seed": seed}
-            name = ",".join(f"{key}={value}".replace("/", "_") for key, value in chosen.items())
-            students.append(base.replace(**chosen, out=base.out / name))
-    return students
+            idle = {name for name, _ in base.replace(**chosen).unused(chosen)}
+            used = {key: value for key, value in chosen.items() if key not in idle}
+            name = ",".join(f"{key}={value}".replace("/", "_") for key, value in used.items())
+            students.setdefault(name, base.replace(**used, out=base.out / name).used_only())
+    return list(students.values())
 
 
 def finished(students: Sequence[TrainOptions]) -> list[TrainOptions]:

@@ -44,8 +44,8 @@ def train_all(
     """Train every student that is not finished, one after the other, from the same data.
 
     Several processes may run the same sweep at once: each takes the students that no other one is
-    training. What was interrupted is resumed. A student that fails is recorded in its folder and
-    the rest go on; it is tried again in the next call.
+    training, and waits for those at the end. What was interrupted is resumed. A student that fails
+    is recorded in its folder and the rest go on; it is tried again in the next call.
 
     Args:
         callbacks: what is told of the sweep and of each student.
@@ -61,18 +61,29 @@ def train_all(
     callbacks = callbacks or SweepCallbacks()
     for options in students:
         _check_folder(options, data)
+    busy = []
     for number, options in enumerate(students):
         callbacks.on_student(number, len(students))
-        if finished([options]) or (options.out / _STOPPED).exists():
+        if _dealt_with(options):
             continue
         with claim(options.out) as mine:
             if not mine:
                 callbacks.on_message(f"{options.out.name}: another process is at it")
-            elif not finished([options]):  # by another process, just before
+                busy.append(options)
+            elif not _dealt_with(options):  # by another process, just before
+                _train_one(options, students, data, callbacks, stop_early)
+    for options in busy:  # what the other process did not finish is left to this one
+        with claim(options.out, wait=True):
+            if not (_dealt_with(options) or (options.out / _FAILED).exists()):
                 _train_one(options, students, data, callbacks, stop_early)
     callbacks.on_student(len(students), len(students))
     summaries = (read_summary(options.out) for options in finished(students))
     return [summary for summary in summaries if summary is not None]
+
+
+def _dealt_with(options: TrainOptions) -> bool:
+    """Whether a student is finished, or was stopped early."""
+    return bool(finished([options])) or (options.out / _STOPPED).exists()
 
 
 def _train_one(
@@ -88,7 +99,10 @@ def _train_one(
     begun = read_config(options.out) is not None
     own = _OfOneStudent(callbacks, students if stop_early else ())
     try:
-        run = StudentRun(resumed_options(options.out) if begun else options, data, own)
+        if begun:
+            code = {name: getattr(options, name) for name in TrainOptions.names_of_code()}
+            options = resumed_options(options.out, **code)
+        run = StudentRun(options, data, own)
         run.train()
         if len(run.history) < run.config.epochs:
             epoch, history = len(run.history), [record.to_json() for record in run.history]
@@ -152,9 +166,9 @@ def _check_folder(options: TrainOptions, data: TrainingData) -> None:
     held = read_config(options.out)
     if held is None:
         return
-    faults = []
+    faults, options, used = [], options.used_only(), held.options.used_only()
     for name in TrainOptions.names(Role.DATA, Role.RECIPE, Role.SEED):
-        ours, theirs = getattr(options, name), getattr(held.options, name)
+        ours, theirs = getattr(options, name), getattr(used, name)
         if ours not in (None, "auto") and ours != theirs:  # else it was filled in by default
             faults.append(f"{name} {theirs}, not {ours}")
     fingerprint = data.cache.fingerprint if data.cache else None

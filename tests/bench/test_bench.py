@@ -131,7 +131,7 @@ def test_the_chart_is_a_png_or_an_input_error(tmp_path: Path) -> None:
     assert all(
         (tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("bench.png", "empty.png")
     )
-    with pytest.raises(KdcacheError, match="--picture"):
+    with pytest.raises(KdcacheError, match="Is a directory; give the name of a file"):
         ratio_chart(MEASURED, tmp_path)
 
 

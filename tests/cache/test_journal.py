@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cache_makers import flip, journal, make_manifest, open_writer, stop_after, write_cache
 
-from kdcache.errors import OptionError
+from kdcache.errors import DataError, OptionError
 
 
 class TestRecords:
@@ -63,6 +63,24 @@ class TestLocks:
             ):
                 open_writer(path, make_manifest())
 
+    def test_a_journal_that_was_removed_before_it_was_locked_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a run that ended just then: a lock on a file without a name keeps nobody away."""
+        path, real, calls = tmp_path / "t.h5", fcntl.flock, []
+
+        def flock(fd: int, operation: int) -> None:
+            calls.append(operation)
+            if len(calls) == 1:
+                journal(path).unlink()
+            real(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with open_writer(path, make_manifest()):
+            with pytest.raises(OptionError, match="one that is still going on"):
+                open_writer(path, make_manifest())
+            assert len(calls) >= 2
+
     def test_a_second_writer_is_refused_while_the_first_is_at_work(self, tmp_path: Path) -> None:
         path = tmp_path / "t.h5"
         with open_writer(path, make_manifest()):
@@ -74,3 +92,24 @@ class TestLocks:
                     " wait for it or give another --cache"
                 )
         write_cache(path, make_manifest())
+
+    @pytest.mark.parametrize("planted", ["journal-0", "journal-5", "tmp"])
+    def test_nothing_is_written_through_a_symbolic_link(
+        self, planted: str, good: bytes, tmp_path: Path
+    ) -> None:
+        path, victim = tmp_path / "t.h5", tmp_path / "victim"
+        victim.write_bytes(b"precious")
+        Path(f"{path}.partial.{planted}").symlink_to(victim)
+        write_cache(path, make_manifest())
+        assert victim.read_bytes() == b"precious"
+        assert path.read_bytes() == good
+        assert sorted(tmp_path.iterdir()) == [path, victim]
+
+    def test_nor_an_unfinished_file_that_is_one(self, tmp_path: Path) -> None:
+        path, other = tmp_path / "t.h5", tmp_path / "other.h5.partial"
+        stop_after(tmp_path / "other.h5", 2)
+        before = other.read_bytes()
+        Path(f"{path}.partial").symlink_to(other)
+        with pytest.raises(DataError, match="symbolic links"):
+            write_cache(path, make_manifest())
+        assert other.read_bytes() == before

@@ -72,6 +72,12 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("info c.h5 --yaml", "unrecognized arguments: --yaml"),
         ("verify c.h5 --live many", "argument --live: invalid int value: 'many'"),
         ("sweep c.h5 --resume run", "unrecognized arguments: --resume run"),
+        ("sweep c.h5 --overwrite", "unrecognized arguments: --overwrite"),
+        ("sweep c.h5 --limit 9", "--limit 9 only without --cache"),
+        (
+            "sweep c.h5 --set alpha=0 --set temperature=1,4",
+            "--temperature 1.0 only with --alpha above 0",
+        ),
         ("sweep c.h5 --jobs 0", "expected at least 1 for --seeds and --jobs; found 1 and 0"),
         ("compare", "the following arguments are required: RUN"),
         ("predict run", "the following arguments are required: IMAGE_OR_FOLDER"),

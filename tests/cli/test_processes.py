@@ -97,6 +97,17 @@ def test_torchrun_trains_the_same_student(cache: Path, tmp_path: Path) -> None:
     assert finished.stdout.count("epoch   2/2") == 1, "one process speaks"
 
 
+def test_an_error_of_all_processes_is_said_once_and_again_at_the_end(tmp_path: Path) -> None:
+    """The end is torchrun's summary; its own traceback stands between."""
+    finished = _torchrun(2, "train_student.py", "--cache", tmp_path / "none.h5")
+    assert finished.returncode != 0
+    lines = [line for line in finished.stderr.splitlines() if "expected a finished cache" in line]
+    assert [line.split(": ")[0] for line in lines if line.startswith("error")] == ["error"]
+    assert finished.stderr.rindex("error: expected a finished cache; found ") > (
+        finished.stderr.index("Traceback")
+    )
+
+
 def _history(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 

@@ -48,7 +48,7 @@ from kdcache.cli import main as tools
             "an --image-size that vit_b_16 takes; found 20",
         ),
         ("--batch-size 0", "--batch-size to be at least 1; found --batch-size 0"),
-        ("--image-size 0", "--image-size to be at least 1"),
+        ("--image-size 0", "--image-size to be 1 to 4096"),
         ("--limit 0", "--limit to be at least 1"),
         ("--limit 10", "at least two training images of some class"),
         ("--views 0", "--views to be 1 to 1000"),
@@ -117,7 +117,7 @@ class TestCaches:
     ) -> None:
         arguments = [*SHAPES, *TINY_STUDENT, "--alpha", 0, "--augment", "cached"]
         message = refused(train_student.main, capsys, *arguments, "--out", tmp_path / "run")
-        assert "--cache for --augment cached" in message
+        assert "--augment cached only with --cache" in message
 
     def test_a_missing_one(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = refused(train_student.main, capsys, "--cache", tmp_path / "none.h5")
@@ -153,17 +153,39 @@ class TestCaches:
 
 
 class TestRuns:
-    def test_an_out_that_holds_one(
+    def test_an_out_that_holds_another_one(
         self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ["--cache", cache, *TINY_STUDENT, "--out", tmp_path / "run"]
         assert run(train_student.main, *arguments) == 0
-        before = (tmp_path / "run" / "summary.json").read_bytes()
+        before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        other = [*arguments, "--seed", 1, "--temperature", 3]
+        assert refused(train_student.main, capsys, *other) == (
+            f"error: expected the options of the run in {tmp_path / 'run'}; found --seed 1 (the run"
+            " has 0), --temperature 3.0 (the run has 2.0); give another --out, or --overwrite to"
+            " replace the run"
+        )
+        assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+        assert run(train_student.main, *other, "--overwrite") == 0
+        assert run(train_student.main, *other) == 0  # finished
+
+    def test_an_out_that_holds_files_of_a_run_but_no_run(
+        self, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--cache", cache, *TINY_STUDENT, "--out", tmp_path / "run"]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "summary.json").write_text("{}")
         message = refused(train_student.main, capsys, *arguments)
-        assert "an --out without a run in it" in message
-        assert "--overwrite" in message
-        assert (tmp_path / "run" / "summary.json").read_bytes() == before
-        assert run(train_student.main, *arguments, "--overwrite") == 0
+        assert "an --out without a run in it" in message and "--overwrite" in message
+
+    def test_resume_with_another_option(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        message = refused(train_student.main, capsys, "--resume", "runs/a", "--epochs", 3, "--vis")
+        assert message == (
+            "error: expected --resume alone: a run has options of its own; found --epochs, --vis;"
+            " omit them, or use --config runs/a/config.json in place of --resume"
+        )
 
     def test_nothing_to_resume(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = refused(train_student.main, capsys, "--resume", tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kdcache.cli import main
 from kdcache.cli.console import exit_code
 from kdcache.cli.parser import parse_options
 from kdcache.config import (
@@ -15,12 +16,15 @@ from kdcache.config import (
     POSITIVE,
     PROJECTIONS,
     VIEW_POLICIES,
+    Group,
+    Options,
     PrecomputeOptions,
     Range,
     Role,
     TrainOptions,
+    flag_of,
 )
-from kdcache.errors import KdcacheError
+from kdcache.errors import KdcacheError, OptionError
 
 PHASES = (PrecomputeOptions, TrainOptions)
 
@@ -44,7 +48,7 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ),
         (
             {"image_size": 0},
-            "expected --image-size to be at least 1; found --image-size 0; correct the option",
+            "expected --image-size to be 1 to 4096; found --image-size 0; correct the option",
         ),
         (
             {"optimizer": "lion"},
@@ -111,7 +115,6 @@ def test_ranges(
         TrainOptions(
             cache=Path("a/b.h5"),
             mean=(0.1, 0.2, 0.3),
-            resume=Path("runs/x"),
             lr=0.5,
             vis=True,
             limit=7,
@@ -155,6 +158,38 @@ def test_help_names_every_flag_and_choice(kind: type, capsys: pytest.CaptureFixt
         assert "--" + item.name.replace("_", "-") in shown
         spec = item.metadata["spec"]
         assert all(choice in shown for choice in (*spec.choices, *(spec.registry or ())))
+
+
+@pytest.mark.parametrize("command", ["precompute", "train"])
+def test_help_is_in_groups_and_ends_with_what_people_change_first(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = {"precompute": PrecomputeOptions, "train": TrainOptions}[command]
+    with pytest.raises(SystemExit):
+        main.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: kdcache {command} [options]\n")
+    titles = [kind.model if group is Group.MODEL else group.value for group in Group]
+    if command == "precompute":
+        titles = ["data", "teacher", "output", "runtime"]
+    found = [line[:-1] for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    last = "example" if len(kind.examples) == 1 else "examples"
+    assert found == ["options", *titles, "change these first", last]
+    for item in dataclasses.fields(kind):
+        group = item.metadata["spec"].group
+        title = kind.model if group is Group.MODEL else group.value
+        under = shown.split(f"\n{title}:\n")[1].split("\n\n")[0]
+        assert f"  {flag_of(item.name)}" in under
+    closing = shown.split("change these first:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in closing.splitlines()] == [
+        flag_of(name) for name in kind.first
+    ]
+    assert len(kind.first) == 5
+    assert max(map(len, shown.split("\nexample")[0].splitlines())) < 80
+    examples = shown.split(last + ":\n")[1].splitlines()
+    for line in examples:
+        assert line.split()[:2] == ["kdcache", command]
+        parse_options(kind, line.split()[2:], None)
 
 
 def test_a_command_line_becomes_typed_options() -> None:
@@ -290,3 +325,76 @@ def test_a_command_line_holds_what_differs_from_the_defaults() -> None:
         options.command_line()
         == "python train_student.py --cache 'x y.h5' --small-stem --temperature 4.0"
     )
+
+
+class TestOptionsThatDoNothing:
+    """They are refused in one line, and nothing is begun."""
+
+    CASES = (
+        (TrainOptions, "--cache t.h5 --limit 100", "--limit 100 only without --cache"),
+        (TrainOptions, "--cache t.h5 --split-seed 1", "--split-seed 1 only without --cache"),
+        (TrainOptions, "--cache t.h5 --store-size 64", "--store-size 64 only without --cache"),
+        (TrainOptions, "--alpha 0 --store-size 64", "only with --dataset folder or one of your"),
+        (PrecomputeOptions, "--dataset shapes --store-size 64", "only with --dataset folder or"),
+        (TrainOptions, "--alpha 0 --skip-checksums", "--skip-checksums only with --cache"),
+        (TrainOptions, "--alpha 0 --projection probe", "--projection probe only with --cache"),
+        (TrainOptions, "--alpha 0 --labels teacher", "--labels teacher only with --cache"),
+        (TrainOptions, "--alpha 0 --augment cached", "--augment cached only with --cache"),
+        (TrainOptions, "--alpha 0 --views 2", "--views 2 only with --cache"),
+        (TrainOptions, "--cache t.h5 --alpha 0 --views 2", "--views 2 only with --augment cached"),
+        (TrainOptions, "--cache t.h5 --alpha 0 --live-teacher", "only with --alpha above 0"),
+        (TrainOptions, "--alpha 0 --live-teacher", "--live-teacher only with --cache"),
+        (TrainOptions, "--cache t.h5 --alpha 0 --loss dist", "--loss dist only with --alpha above"),
+        (TrainOptions, "--alpha 0 --temperature 2", "--temperature 2.0 only with --alpha above 0"),
+        (TrainOptions, "--cache t.h5 --loss mse --temperature 3", "a loss that has a temperature"),
+        (TrainOptions, "--cache t.h5 --alpha 1 --label-smoothing 0.1", "with --alpha below 1"),
+        (TrainOptions, "--cache t.h5 --teacher my:net", "only with --live-teacher"),
+        (TrainOptions, "--cache t.h5 --teacher-weights w.pt", "only with --live-teacher"),
+        (TrainOptions, "--alpha 0 --extend --overwrite", "--extend only without --overwrite"),
+    )
+
+    @pytest.mark.parametrize(("kind", "line", "message"), CASES, ids=[case[1] for case in CASES])
+    def test_it_is_refused(self, kind: type[Options], line: str, message: str) -> None:
+        with pytest.raises(OptionError) as error:
+            parse_options(kind, line.split(), None)
+        assert message in str(error.value) and "; omit --" in str(error.value)
+
+    def test_every_option_that_needs_something_is_among_them(self) -> None:
+        for kind in PHASES:
+            for item in dataclasses.fields(kind):
+                lines = [line for one, line, _ in self.CASES if one is kind]
+                flag = flag_of(item.name)
+                if item.metadata["spec"].needs and kind is TrainOptions:
+                    assert any(flag in line.split() for line in lines), flag
+
+    @pytest.mark.parametrize(
+        ("kind", "line"),
+        [
+            (TrainOptions, "--alpha 0 --dataset folder --limit 100 --store-size 64"),
+            (TrainOptions, "--alpha 0 --dataset my.own:reader --store-size 64"),
+            (PrecomputeOptions, "--dataset folder --limit 100 --split-seed 1 --store-size 64"),
+            (TrainOptions, "--cache t.h5 --alpha 0 --augment cached --views 2"),
+            (TrainOptions, "--cache t.h5 --live-teacher --teacher-weights w.pt --views 2"),
+            (TrainOptions, "--cache t.h5 --loss dist --temperature 3 --skip-checksums"),
+            (TrainOptions, "--alpha 0 --augment flip --labels dataset --label-smoothing 0.1"),
+        ],
+    )
+    def test_where_it_does_something_it_is_not(self, kind: type[Options], line: str) -> None:
+        options = parse_options(kind, line.split(), None)
+        assert options.used_only() == options
+
+    def test_all_are_told_at_once(self) -> None:
+        options = TrainOptions(cache=Path("t.h5"), limit=9, split_seed=1, alpha=0.0, loss="dist")
+        with pytest.raises(OptionError) as error:
+            options.check_used(["limit", "split_seed", "loss", "alpha"])
+        assert str(error.value) == (
+            "expected --limit 9, --split-seed 1 only without --cache, whose images are chosen"
+            " already; --loss dist only with --alpha above 0; found --cache t.h5, --alpha 0;"
+            " omit --limit, --split-seed, --loss"
+        )
+
+    def test_left_out_one_may_make_another_idle(self) -> None:
+        options = TrainOptions(
+            cache=Path("t.h5"), alpha=0.0, live_teacher=True, teacher_weights="w.pt", epochs=3
+        )
+        assert options.used_only() == TrainOptions(cache=Path("t.h5"), alpha=0.0, epochs=3)

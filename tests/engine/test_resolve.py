@@ -14,10 +14,10 @@ from kdcache.config import TrainOptions
 from kdcache.data import ImageData
 from kdcache.engine.resolve import (
     check_processes,
-    describe_teaching,
     recorded_options,
     resolve_config,
 )
+from kdcache.engine.training_data import describe_teaching
 from kdcache.errors import KdcacheWarning, OptionError
 from kdcache.runs import RunSummary, TeacherScores
 from kdcache.runtime import Processes
@@ -179,7 +179,7 @@ class TestDefaults:
     [
         ({"views": 5}, "expected --views 1 to 4, as many as the cache has; found 5"),
         ({"labels": "teacher", "projection": "probe"}, "expected --projection none for --labels"),
-        ({"teacher_weights": "w.pt"}, "expected --live-teacher with --teacher-weights"),
+        ({"teacher_weights": "w.pt"}, "expected --teacher-weights w.pt only with --live-teacher"),
         (
             {"loss": "dkd", "projection": "head"},
             "expected --projection probe or none for --loss dkd",
@@ -202,7 +202,7 @@ def test_what_does_not_go_together_is_refused(
 def test_what_needs_a_cache_is_refused_without_one(
     changes: dict[str, Any], indexed_images: Images
 ) -> None:
-    with pytest.raises(OptionError, match="expected --cache for --"):
+    with pytest.raises(OptionError, match="only with --cache; found no cache; omit --"):
         resolve_config(TrainOptions(alpha=0.0, **changes), indexed_images(), None, CPU)
 
 

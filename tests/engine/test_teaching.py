@@ -343,7 +343,7 @@ def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
             ["--labels", "teacher", "--projection", "probe"],
             "expected --projection none for --labels teacher; found probe",
         ),
-        (["--teacher-weights", "x.pt"], "expected --live-teacher with --teacher-weights"),
+        (["--teacher-weights", "x.pt"], "expected --teacher-weights x.pt only with --live-teacher"),
         (
             ["--projection", "none"],
             "expected as many teacher classes as student classes (10) for --projection none;"
@@ -390,7 +390,7 @@ def test_what_needs_a_cache_is_refused_without(
         "--out",
         tmp_path / "run",
     )
-    assert f"expected --cache for {arguments[0]}" in message
+    assert f"{arguments[0]}" in message and "only with --cache; found no cache" in message
 
 
 def test_photos_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -366,6 +366,22 @@ class TestModelCard:
         assert "soft targets were the mean over the views" in card
         assert "python train_student.py --cache t.h5" in card
 
+    def test_what_others_wrote_is_no_markup(self) -> None:
+        hostile = "<img src=x onerror=alert(1)> [a](http://b) `c` *d* &lt; \x1b[31m\n# e"
+        student = StudentCard(Preprocessing(32, (0, 0, 0), (1, 1, 1), (hostile, "cat|dog")), "m")
+        summary = RunSummary(
+            "run", hostile, 0.9, 0.5, dataset=hostile, teacher=TeacherScores(hostile, 0.5, 0.5)
+        )
+        options = TrainOptions(cache=Path(hostile), alpha=0.9)
+        command = f"python train.py '```\n{hostile}\n````'"
+        card = model_card(summary, RunConfig(options, command=command), student, 1)
+        text, block, rest = re.split("\n`````(?:sh)?\n", card)
+        assert hostile.split()[0] in block and "```" in block and "\n" not in block
+        for part in (text, rest):
+            plain = r"\<img src=x onerror=alert(1)\> \[a\](http://b) \`c\` \*d\* \&lt; \[31m # e"
+            assert plain in part and not re.search(r"(?<!\\)[<`\[]", part)
+        assert "\x1b" not in card and r"cat\|dog" in card
+
     def test_what_was_not_recorded_is_said(self) -> None:
         card = model_card(SUMMARY, RunConfig(TrainOptions(alpha=0)), STUDENT, 7)
         lines = [

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import refused, run
 from finished_runs import write_run, write_sweep
 
+from kdcache.cli import main as tools
 from kdcache.report.comparison import Comparison, Row, TeacherRow, compare_runs
 from kdcache.report.comparison.verdict import words_on_seeds, words_on_single_runs
 from kdcache.report.tables import format_table, p_text
@@ -271,7 +273,7 @@ def test_words_where_there_is_no_p():
     assert "there is no distilled run" in words_on_seeds([BASELINE], None)
 
 
-def test_the_table_and_the_words_need_neither_torch_nor_numpy_nor_matplotlib(
+def test_the_table_and_the_words_need_neither_torch_nor_matplotlib(
     tmp_path: Path,
 ) -> None:
     code = (
@@ -279,8 +281,55 @@ def test_the_table_and_the_words_need_neither_torch_nor_numpy_nor_matplotlib(
         "from kdcache.report import compare_runs; from kdcache.runs import find_runs;"
         "found = compare_runs(*find_runs([Path(sys.argv[1])]));"
         "found.table(), found.to_csv(), found.to_json();"
-        "print(found.words, *sorted({'torch', 'numpy', 'matplotlib', 'h5py'} & sys.modules.keys()))"
+        "print(found.words, *sorted({'torch', 'matplotlib', 'h5py'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", code, str(write_sweep(tmp_path / "sweep"))]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.endswith("look for p below 0.013.\n")
+
+
+class TestOddRuns:
+    """One odd run among many is named and left out, and the exit code says so."""
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("summary.json", "{"),
+            ("config.json", "[]"),
+            ("metrics.jsonl", "?"),
+            ("predictions.pt", "PK"),
+        ],
+    )
+    def test_one_that_cannot_be_read(
+        self, name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_sweep(tmp_path / "sweep")
+        (tmp_path / "sweep" / "T2-a0.5-1" / name).write_text(content)
+        page = tmp_path / "page.html"
+        assert run(tools.main, "compare", tmp_path / "sweep", "--html", page) == 1
+        shown = capsys.readouterr()
+        (line,) = (line for line in shown.err.splitlines() if line.startswith("left out: "))
+        assert f"T2-a0.5-1/{name}" in line
+        assert "distilled, T 2, alpha 0.5" in shown.out and "labels only" in shown.out
+        assert page.exists()
+
+    def test_one_of_other_test_images(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_run(tmp_path / "sweep" / "a-first", 0.987, test_digest="e" * 64)
+        write_sweep(tmp_path / "sweep")
+        assert run(tools.main, "compare", tmp_path / "sweep") == 1
+        shown = capsys.readouterr()
+        assert f"left out: {tmp_path}/sweep/a-first, tested on other images than" in shown.err
+        assert "98.70" not in shown.out
+
+    def test_where_all_are_odd_it_is_an_error(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = write_run(tmp_path / "one", 0.9)
+        (folder / "summary.json").write_text("{")
+        assert "one/summary.json" in refused(tools.main, capsys, "compare", folder)
+        write_run(tmp_path / "two", 0.9)
+        write_run(tmp_path / "three", 0.9, test_digest="e" * 64)
+        arguments = ["compare", tmp_path / "two", tmp_path / "three"]
+        assert "compare runs of one dataset" in refused(tools.main, capsys, *arguments)

@@ -76,6 +76,22 @@ def test_labels_are_spread_in_their_order(positions: list[float]) -> None:
     assert max(placed, default=0) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(("first", "scale"), [(60.0, "log"), (8.0, "linear")])
+def test_an_early_spike_does_not_flatten_the_curves(
+    first: float, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(plots, "save_png", lambda figure, path: figures.append(figure))
+    steady = history(9, train_loss=2.0, validation_loss=2.0, label_loss=2.0, distillation_loss=2.0)
+    plots.learning_curves([dataclasses.replace(steady[0], train_loss=first), *steady[1:]], tmp_path)
+    losses = figures[0].axes[0]
+    assert losses.get_yscale() == scale
+    assert ("log scale" in losses.get_ylabel()) == (scale == "log")
+    monkeypatch.undo()
+    plots.learning_curves(steady, tmp_path / "curves.png")
+    pixels(tmp_path / "curves.png")
+
+
 @pytest.mark.parametrize("classes", [1, 10, 300])
 def test_confusion_matrix(classes: int, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 3, (classes, classes)) + 30 * np.eye(
@@ -96,21 +112,24 @@ def test_confusion_matrix_shows_percentages_of_the_row(
     figures = []
     monkeypatch.setattr(plots, "save_png", lambda figure, path: figures.append(figure))
     plots.confusion_matrix(
-        np.array([[3, 1, 0], [1, 399, 0], [0, 0, 0]]), ("cat", "dog", "owl"), tmp_path
+        # 1 of 200 is exactly 0.5 %, which is neither 0 nor nothing
+        np.array([[3, 1, 0], [1, 199, 0], [0, 0, 0]]),
+        ("cat", "dog", "owl"),
+        tmp_path,
     )
     plots.confusion_matrix(np.eye(100, dtype=int), [str(index) for index in range(100)], tmp_path)
     small, large = (figure.axes[0] for figure in figures)
     assert {(text.get_position(), text.get_text()) for text in small.texts} == {
         ((0, 0), "75"), ((1, 0), "25"), ((0, 1), "<1"), ((1, 1), "100")
     }  # fmt: skip
-    assert small.get_title(loc="left") == "99.5 % accuracy on 404 images"
+    assert small.get_title(loc="left") == "99.0 % accuracy on 204 images"
     assert not large.texts
     assert [label.get_text() for label in large.get_yticklabels()][:3] == ["0", "2", "4"]
 
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "curves.png"
-    message = f"expected room and the right to write {path}; found No such file or directory; give"
+    message = f"expected room and the right to write {path}; found No such file or directory; make"
     with pytest.raises(DataError, match=message):
         plots.learning_curves(history(1), path)
 
@@ -145,7 +164,12 @@ def test_soft_target_sheet(classes: int, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(plots, "save_png", lambda figure, path: figures.append(figure))
     plots.soft_target_sheet(entropies, by_label, names, tmp_path)
     spread, alike = figures[0].axes[:2]
-    assert {text.get_text() for text in spread.texts} == set(entropies)
+    (legend, title), figure = (spread.get_legend(), spread._left_title), figures[0]
+    assert [text.get_text() for text in legend.get_texts()] == list(entropies)
+    figure.draw_without_rendering()
+    place = legend.get_window_extent()
+    assert place.y0 >= spread.get_window_extent().y1  # above all curves
+    assert place.x0 > title.get_window_extent().x1
     assert len(alike.get_yticklabels()) == min(classes, 30)
     (colours,) = alike.images
     assert np.asarray(colours.get_array()) == pytest.approx(100 * by_label)

@@ -95,5 +95,5 @@ def test_a_peer_that_has_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error.value) == (
         "expected every process to reach the end;"
         " found one that ended early ([gloo] Connection closed by peer);"
-        " see its message above; the same command, with any number of processes, goes on"
+        " see its own message; the same command, with any number of processes, goes on"
     )

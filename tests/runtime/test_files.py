@@ -1,10 +1,12 @@
 """Files written whole or not at all, whatever stops the writing; and what is said then."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from kdcache.errors import DataError
 from kdcache.runtime import (
     load_tensors,
+    open_locked,
     reserve,
     save_tensors,
     sync_folder,
@@ -34,12 +37,15 @@ def failing(number: int) -> Callable[..., Any]:
     return fail
 
 
-def message(path: Path, call: Callable[[], object]) -> str:
+FREE_SPACE = "free some space or write to another folder"
+
+
+def message(path: Path, call: Callable[[], object], remedy: str = FREE_SPACE) -> str:
     """What a DataError found, after checking its other parts."""
     with pytest.raises(DataError) as error:
         call()
     assert error.value.expected == f"room and the right to write {path}"
-    assert error.value.remedy == "free some space or write to another folder"
+    assert error.value.remedy == remedy
     return error.value.found
 
 
@@ -66,6 +72,31 @@ def test_what_was_there_stays_when_the_writing_is_stopped(
         write_atomically(path, stopped)
     assert path.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_bytes_are_on_the_disk_before_they_have_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And another file gets the name: whoever has the old one open goes on reading that."""
+    path, calls = tmp_path / "file", []
+    write_text(path, "old")
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(fd: int) -> None:
+        assert os.fstat(fd).st_size == len("new\n") and path.read_text() == "old\n"
+        calls.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        calls.append(os.stat(source).st_ino)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    with open(path) as old:
+        write_text(path, "new")
+        assert old.read() == "old\n"
+    assert calls == [os.stat(path).st_ino] * 2 and path.read_text() == "new\n"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -99,8 +130,18 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "file"
-    assert message(path, lambda: write_text(path, "new")) == "No such file or directory"
+    path, remedy = tmp_path / "none" / "file", "make its folder or write to another one"
+    assert message(path, lambda: write_text(path, "new"), remedy) == "No such file or directory"
+    (tmp_path / "none").write_text("a file")
+    assert message(path, lambda: write_text(path, "new"), remedy) == "Not a directory"
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 252)  # 255 are allowed, but not with .tmp behind it
+    remedy = "give a shorter name"
+    assert message(path, lambda: write_text(path, "new"), remedy) == "File name too long"
+    found = message(tmp_path, lambda: write_text(tmp_path, "new"), "give the name of a file")
+    assert found == "Is a directory"
 
 
 def test_tensors_come_back(tmp_path: Path) -> None:
@@ -191,3 +232,77 @@ def test_a_folder_is_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     sync_folder(tmp_path)
     assert synced == [tmp_path.stat().st_ino]
+
+
+class TestSymbolicLinks:
+    """Somebody else may have put one where a file of ours is about to be written."""
+
+    def test_a_temporary_file_is_not_written_through_one(self, tmp_path: Path) -> None:
+        victim, path = tmp_path / "victim", tmp_path / "summary.json"
+        victim.write_text("precious")
+        Path(f"{path}.tmp").symlink_to(victim)
+        write_json(path, {"a": 1})
+        assert victim.read_text() == "precious"
+        assert json.loads(path.read_text()) == {"a": 1} and not path.is_symlink()
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["summary.json", "victim"]
+
+    def test_one_that_leads_nowhere_makes_nothing_there(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+        os.close(open_locked(tmp_path / "lock"))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+        assert (tmp_path / "lock").is_file() and not (tmp_path / "lock").is_symlink()
+
+    def test_a_loop_of_them_in_the_folders_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            open_locked(tmp_path / "loop" / "lock")
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file.tmp").write_text("longer than what is written now")
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_writers_of_one_file_come_one_after_the_other(tmp_path: Path) -> None:
+    """The second begins while the first is at it: neither sees a file of the other's bytes."""
+    path, seen = tmp_path / "file", []
+
+    def second() -> None:
+        write_text(path, "second")
+
+    def first(file: Any) -> None:
+        thread.start()
+        thread.join(0.2)
+        seen.append(path.exists())
+        file.write(b"first\n")
+
+    thread = threading.Thread(target=second)
+    write_atomically(path, first)
+    thread.join()
+    assert seen == [False], "the second waits"
+    assert path.read_text() == "second\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_on_a_file_that_lost_its_name_keeps_nobody_away(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held = open_locked(path)
+    with pytest.raises(BlockingIOError):
+        open_locked(path)
+    path.rename(tmp_path / "other")
+    other = open_locked(path)
+    assert os.path.samestat(os.fstat(other), os.stat(path))
+    assert not os.path.samestat(os.fstat(held), os.fstat(other))
+    os.close(held)
+    os.close(other)
+
+
+def test_a_file_system_without_locks_keeps_nobody_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    os.close(open_locked(tmp_path / "lock"))
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text\n"

@@ -1,7 +1,13 @@
 """Many students of one cache: which ones there are, and that none is trained twice or lost."""
 
-import fcntl
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,8 +20,10 @@ from kdcache.config import TrainOptions
 from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import KdcacheError
 from kdcache.runs import EpochRecord, RunSummary
+from kdcache.runtime import open_locked
 from kdcache.search import combinations, sweep
 
+ROOT = Path(__file__).parent.parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 STUDENT = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
 
@@ -60,9 +68,30 @@ def train_all(
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
     students = combinations(base, {"temperature": (1.0, 4.0), "alpha": (0.0, 0.5, 0.9)}, (0, 1))
     found = [(student.seed, student.temperature, student.alpha) for student in students]
-    assert found == [(s, t, a) for s in (0, 1) for t in (1.0, 4.0) for a in (0.0, 0.5, 0.9)]
+    default = TrainOptions.temperature
+    assert found == [
+        (s, t, a)
+        for s in (0, 1)
+        for t, a in ((default, 0.0), (1.0, 0.5), (1.0, 0.9), (4.0, 0.5), (4.0, 0.9))
+    ], "with alpha 0 the temperature does nothing"
+    assert students[0].out == base.out / "alpha=0.0,seed=0"
     assert students[1].out == base.out / "temperature=1.0,alpha=0.5,seed=0"
-    assert len({student.out for student in students}) == 12
+    assert len({student.out for student in students}) == 10
+
+
+def test_what_labels_only_students_do_not_need_makes_no_other_student(base: TrainOptions) -> None:
+    settings = {
+        "loss": ("kl", "dist"),
+        "alpha": (0.0,),
+        "augment": ("flip", "none"),
+        "temperature": (1.0, 2.0),
+    }
+    students = combinations(base.replace(temperature=3.0), settings, (0,))
+    assert [student.out.name for student in students] == [
+        "alpha=0.0,augment=flip,seed=0",
+        "alpha=0.0,augment=none,seed=0",
+    ]
+    assert students[0].temperature == TrainOptions.temperature, "as in any such student's folder"
 
 
 def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
@@ -130,15 +159,37 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
     )
 
 
-def test_one_that_another_process_trains_is_left_to_it(
-    base: TrainOptions, training_data: TrainingData
+@pytest.mark.parametrize("left", ["finished", "failed", "killed"])
+def test_one_that_another_process_trains_is_waited_for_at_the_end(
+    left: str, base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = combinations(base, {}, (0, 1))
-    students[0].out.mkdir(parents=True)
-    with open(students[0].out / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        summaries, said = train_all(students, training_data)
-    assert [entry.seed for entry in summaries] == [1] and "seed=0: another process is at it" in said
+    """What it finished counts, what it left unfinished is done here."""
+    students, trained = combinations(base, {}, (0, 1)), []
+    folder = students[0].out
+    folder.mkdir(parents=True)
+    train_one = sweep._train_one
+
+    def counted(options: TrainOptions, *others: object) -> None:
+        trained.append(options.seed)
+        if options.seed == 1:
+            threading.Timer(0.5, the_other_ends).start()  # well after the wait began
+        train_one(options, *others)  # type: ignore[arg-type]
+
+    def the_other_ends() -> None:
+        if left == "finished":
+            train_student(students[0].replace(out=base.out / "elsewhere"), training_data)
+            shutil.copytree(base.out / "elsewhere", folder, dirs_exist_ok=True, ignore=no_lock)
+        elif left == "failed":
+            (folder / "failed.json").write_text('{"error": "expected"}')
+        os.close(held)
+
+    no_lock = shutil.ignore_patterns("lock")
+    monkeypatch.setattr(sweep, "_train_one", counted)
+    held = open_locked(folder / "lock")
+    summaries, said = train_all(students, training_data)
+    assert "seed=0: another process is at it" in said
+    assert trained == ([1, 0] if left == "killed" else [1])
+    assert [entry.seed for entry in summaries] == ([1] if left == "failed" else [0, 1])
 
 
 def test_where_the_images_lie_is_no_other_sweep(
@@ -214,8 +265,29 @@ def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> 
         base.out,
     ]
     assert run(main, *arguments, *STUDENT) == 0
-    assert len(list(base.out.glob("*/summary.json"))) == 8
-    assert "temperature=4.0,alpha=0.5,seed=1" in capsys.readouterr().out
+    assert {path.parent.name for path in base.out.glob("*/summary.json")} == {
+        f"{setting},seed={seed}"
+        for setting in ("alpha=0.0", "temperature=1.0,alpha=0.5", "temperature=4.0,alpha=0.5")
+        for seed in (0, 1)
+    }
+    printed = capsys.readouterr().out
+    assert "8 combinations are 6 students" in printed
+    rows = [line.split("  ")[0] for line in printed.splitlines()]
+    for what in ("labels only", "distilled, T 1", "distilled, T 4"):
+        assert rows.count(what) == 1, "a row a setting, over its seeds"
+
+
+def test_a_student_whose_record_is_damaged_is_named_and_the_table_goes_on(
+    base: TrainOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", base.cache, "--seeds", 2, "--out", base.out, *STUDENT]
+    assert run(main, *arguments) == 0
+    (base.out / "seed=0" / "metrics.jsonl").write_text("{")
+    capsys.readouterr()
+    assert run(main, *arguments) == 1
+    shown = capsys.readouterr()
+    assert "left out: expected" in shown.err and "metrics.jsonl" in shown.err
+    assert "1 of 2 students are not finished" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -261,37 +333,44 @@ def test_bad_settings_are_refused(
     assert not base.out.exists()
 
 
-def test_helpers_share_the_students_and_the_table_has_theirs(
-    base: TrainOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A helper holds the lock of the last student until this process has finished all others."""
-    started: list[list[str]] = []
+class TestHelpers:
+    """Real ones: `--jobs 2` starts a process, which must not outlive this one."""
 
-    class Helper:
-        def __init__(self, command: list[str], **_: object) -> None:
-            started.append(command)
-            (base.out / "seed=1").mkdir(parents=True)
-            self._lock = (base.out / "seed=1" / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+    def command(self, base: TrainOptions, *more: str) -> list[str]:
+        words = [sys.executable, "-m", "kdcache", "sweep", str(base.cache), "--jobs", "2"]
+        words += ["--out", str(base.out), "--student", "tiny_models:tiny_cnn", *more]
+        return words
 
-        def wait(self) -> None:
-            self._lock.close()
-            assert run(main, "sweep", *started[0][4:]) == 0
+    def test_they_share_the_students_and_the_table_has_theirs(
+        self, base: TrainOptions, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ["--epochs", "1", "--batch-size", "32", "--seeds", "2"]
+        assert run(main, *self.command(base, *options)[3:]) == 0
+        assert len(list(base.out.glob("*/summary.json"))) == 2
+        table = capsys.readouterr().out.splitlines()
+        rows = [line.split()[:3] for line in table]
+        assert ["distilled", "tiny_models:tiny_cnn", "2"] in rows  # both seeds
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdcache.cli.commands.sweep.subprocess.Popen", Helper)
-        assert (
-            run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out, "--jobs", 2)
-            == 0
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_they_end_with_the_sweep(self, number: signal.Signals, base: TrainOptions) -> None:
+        process = subprocess.Popen(
+            self.command(base, "--epochs", "100000", "--seeds", "4"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-    assert started[0][1:4] == ["-m", "kdcache.cli.commands.sweep", "2"]
-    assert started[0][-2:] == ["--jobs", "1"]
-    table = capsys.readouterr().out.splitlines()
-    assert "seed=1: another process is at it" in table
-    header, _, *lines = table[-4:]
-    assert header.split()[:3] == ["what", "model", "n"]
-    rows = [line.split()[:3] for line in lines]
-    assert ["distilled", "tiny_models:tiny_cnn", "2"] in rows  # both seeds
+        while process.poll() is None and len(list(base.out.glob("*/last.pt"))) < 2:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert "0 of 4 students are finished; the same command goes on" in printed
+        assert "Traceback" not in printed
+        for folder in base.out.iterdir():
+            os.close(open_locked(folder / "lock"))  # nobody is at it any more
 
 
 def test_an_interrupted_sweep_says_how_far_it_came(

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from kdcache import cache, data, distill, engine, runtime
 from kdcache.cli.console import Progress, leave_warnings_to_main, say
-from kdcache.cli.parser import add_options, given
+from kdcache.cli.parser import add_config, add_options, describe_use, options_from
 from kdcache.config import PrecomputeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    describe_use(parser, PrecomputeOptions)
+    add_config(parser)
     add_options(parser, PrecomputeOptions)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    options = PrecomputeOptions(**given(PrecomputeOptions, arguments))
+    options = options_from(PrecomputeOptions, arguments)
     processes = runtime.distributed.init()
     leave_warnings_to_main(processes.is_main)
     device = runtime.pick_device(options.device, processes.local_rank)

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from kdcache import data, export, runtime
 from kdcache.cli.console import say, warn
+from kdcache.cli.parser import add_model_argument
 from kdcache.errors import KdcacheError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add_model_argument(parser, "student")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="predictions of an image")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--device", default="auto", help="where the student runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    finished = export.open_run(arguments.run)
+    finished = export.open_run(arguments.run, arguments.student)
     paths = data.image_files(arguments.images)
     if finished.card.image_shape is None:
         warn(
@@ -49,11 +51,5 @@ def _as_json(prediction: "export.Prediction") -> str:
 
 def _in_words(prediction: "export.Prediction") -> str:
     classes = [f"{name} {probability:.1%}" for name, probability in prediction.predictions]
-    return _printable(f"{prediction.path}: {', '.join(classes)}")
-
-
-def _printable(text: str) -> str:
-    """File names may hold anything; a terminal should not."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    # a file name may hold anything; a line is one image
+    return f"{prediction.path}: {', '.join(classes)}".replace("\n", "\\n")

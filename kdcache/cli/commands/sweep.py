@@ -1,18 +1,20 @@
 """Train a student for every combination of options and seeds."""
 
 import argparse
+import contextlib
+import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdcache import cli, engine, report, runs, runtime, search
-from kdcache.cli.console import Progress, say
+from kdcache.cli.console import Progress, say, warn
 from kdcache.cli.parser import add_options, given, parse_setting
-from kdcache.config import TrainOptions
-from kdcache.errors import OptionError
+from kdcache.config import Role, TrainOptions
+from kdcache.errors import DataError, OptionError
 
 _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
 
@@ -49,32 +51,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end students that are below the median of the others",
     )
-    add_options(parser, TrainOptions, without=("cache", "out", "resume"))
+    # the sweep itself resumes what was interrupted
+    add_options(parser, TrainOptions, without=("cache", "out", *TrainOptions.names(Role.START)))
 
 
 def run(arguments: argparse.Namespace) -> int:
     if min(arguments.seeds, arguments.jobs) < 1:
         counts = f"{arguments.seeds} and {arguments.jobs}"
         raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
-    base = TrainOptions(
-        **given(TrainOptions, arguments) | {"cache": arguments.cache, "out": arguments.out}
-    )
+    own, settings = given(TrainOptions, arguments), _settings(arguments.set)
+    base = TrainOptions(**own | {"cache": arguments.cache, "out": arguments.out})
     seeds = range(base.seed, base.seed + arguments.seeds)
-    students = search.combinations(base, _settings(arguments.set), seeds)
-    helpers = []
-    if arguments.jobs > 1:
-        helpers = _start_helpers(arguments.jobs, _command(arguments, base))
-        runtime.share_threads(arguments.jobs)
-    data = engine.load_training_data(base)
-    with Progress("sweep", "student") as whole, Progress("student", "step") as steps:
+    students = search.combinations(base, settings, seeds)
+    idle = [name for name in {**own, **settings} if all(one.unused([name]) for one in students)]
+    base.replace(**{name: values[0] for name, values in settings.items()}).check_used(idle)
+    combinations = math.prod(map(len, settings.values())) * arguments.seeds
+    if len(students) < combinations:
+        say(
+            f"{combinations} combinations are {len(students)} students: some differ only in options"
+            " that do nothing beside the others"
+        )
+    with (
+        _helping(arguments.jobs, _command(arguments, base)),
+        Progress("sweep", "student") as whole,
+        Progress("student", "step") as steps,
+    ):
+        data = engine.load_training_data(base)
         try:
             shown = cli.ShowSweep(whole, steps)
             search.train_all(students, data, shown, stop_early=arguments.stop_early)
         except KeyboardInterrupt:
             done = f"{len(search.finished(students))} of {len(students)} students are finished"
             raise KeyboardInterrupt(f"{done}; the same command goes on") from None
-    for helper in helpers:
-        helper.wait()
     missing = _report(students)
     return int(missing > 0 and not arguments.stop_early)
 
@@ -100,23 +108,42 @@ def _command(arguments: argparse.Namespace, base: TrainOptions) -> list[str]:
     return words + shlex.split(shared.command_line())[2:]
 
 
-def _start_helpers(jobs: int, words: list[str]) -> list["subprocess.Popen[bytes]"]:
-    """Start `jobs` - 1 more processes of the same sweep, each on the next GPU if there are any."""
-    gpus = runtime.gpu_count()
-    helpers = []
-    for number in range(1, jobs):
-        device = ["--device", f"cuda:{number % gpus}"] if gpus else []
-        command = [sys.executable, "-m", _MODULE, str(jobs), *words, "--jobs", "1", *device]
-        quiet = subprocess.DEVNULL
-        helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
-    return helpers
+@contextlib.contextmanager
+def _helping(jobs: int, words: list[str]) -> Iterator[None]:
+    """`jobs` - 1 more processes of the same sweep, each on the next GPU if there are any.
+
+    They have ended when the block has: whatever ends it early, a signal or an error, ends them.
+    """
+    gpus = runtime.gpu_count() if jobs > 1 else 0
+    quiet = subprocess.DEVNULL
+    helpers: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(1, jobs):
+            device = ["--device", f"cuda:{number % gpus}"] if gpus else []
+            command = [sys.executable, "-m", _MODULE, str(jobs), *words, "--jobs", "1", *device]
+            helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+        runtime.share_threads(jobs)
+        yield
+        for helper in helpers:
+            helper.wait()
+    finally:
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            helper.wait()
 
 
 def _report(students: Sequence[TrainOptions]) -> int:
     """Print the table of the finished students, the helpers' too; how many are not finished."""
-    finished = [runs.read_run(options.out) for options in search.finished(students)]
+    finished = []
+    for options in search.finished(students):
+        try:
+            finished.append(runs.read_run(options.out))
+        except DataError as error:
+            warn(f"left out: {error}")
     if finished:
-        say(f"\n{report.compare_runs(finished).table()}")
+        comparison = report.compare_runs(finished)
+        say(f"\n{comparison.table()}\n\n{comparison.words}")
     missing = len(students) - len(finished)
     if missing:
         say(

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from kdcache.config import Role, TrainOptions
 from kdcache.errors import DataError
-from kdcache.report.comparison.statistics import PairedTest, mean, paired_test, standard_deviation
+from kdcache.report.comparison.statistics import PairedTest, paired_test
 from kdcache.runs import Run, RunSummary
 
 Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
@@ -19,7 +20,7 @@ Score = Literal["validation_accuracy", "test_accuracy", "seconds", "parameters"]
 
 _TOLD_BY_SUMMARY = {"dataset", "live_teacher"}  # by dataset and views
 _ALWAYS = ("student", "dataset", "alpha", "temperature", "projection", "epochs", "fingerprint")
-_SHORT = {"temperature": "T", "fingerprint": "cache", "student_weights": "weights"}
+_SHORT = {"temperature": "T", "student_weights": "weights"}
 _DIGITS_OF_A_FINGERPRINT = 8
 
 
@@ -66,21 +67,22 @@ class Group:
             value = getattr(run.summary, score)
             if value is not None:
                 found.setdefault(run.summary.seed, []).append(float(value))
-        return {seed: mean(found[seed]) for seed in sorted(found)}
+        return {seed: fmean(found[seed]) for seed in sorted(found)}
 
     def mean_of(self, score: Score) -> float | None:
         """The mean over the seeds; None where no summary has the number."""
         values = list(self.by_seed(score).values())
-        return mean(values) if values else None
+        return fmean(values) if values else None
 
     def spread_of(self, score: Score) -> float | None:
         """The standard deviation over the seeds; None for a single one."""
-        return standard_deviation(list(self.by_seed(score).values()))
+        values = list(self.by_seed(score).values())
+        return stdev(values) if len(values) > 1 else None
 
     @property
     def validation_accuracy(self) -> float:
         """The mean over the seeds."""
-        return mean(list(self.by_seed("validation_accuracy").values()))
+        return fmean(list(self.by_seed("validation_accuracy").values()))
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -93,6 +95,18 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 f"{run.name} ({run.summary.dataset})",
                 "compare runs of one dataset",
             )
+
+
+def split_by_test_images(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The runs that were tested on the same images as most of them, and the odd ones.
+
+    Where no images are those of more than half of the runs, none is odd.
+    """
+    for first in runs:
+        alike = [run for run in runs if _tested_alike(first.summary, run.summary)]
+        if 2 * len(alike) > len(runs):
+            return alike, [run for run in runs if run not in alike]
+    return list(runs), []
 
 
 def _tested_alike(one: RunSummary, other: RunSummary) -> bool:
@@ -159,6 +173,12 @@ def _label(group: Group, groups: Sequence[Group]) -> str:
     return ", ".join(parts)
 
 
+def varied_options(groups: Sequence[Group]) -> list[str]:
+    """The options, as a group's `setting` names them, in which these groups differ."""
+    keys = dict.fromkeys(key for group in groups for key in group.setting)
+    return [key for key in keys if _varies(key, groups)]
+
+
 def _varies(key: str, groups: Sequence[Group]) -> bool:
     return len({json.dumps(group.setting.get(key), default=str) for group in groups}) > 1
 
@@ -166,12 +186,24 @@ def _varies(key: str, groups: Sequence[Group]) -> bool:
 def _in_words(key: str, value: Any) -> str:
     if key == "matching":
         return "live teacher" if value == "live" else f"{value} views"
+    return f"{_SHORT.get(key) or option_name(key)} {option_text(key, value)}"
+
+
+def option_name(key: str) -> str:
+    """What an option of a group's `setting` is called in a heading."""
+    names = {"fingerprint": "cache", "matching": "whose views"}
+    return names.get(key, key.replace("_", " "))
+
+
+def option_text(key: str, value: Any) -> str:
+    """Its value, short: of a path the name, of a fingerprint the beginning."""
+    if value is None:
+        return "–"
     if key == "fingerprint":
-        value = value[:_DIGITS_OF_A_FINGERPRINT]
-    elif isinstance(value, str):
-        value = PurePath(value).name
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{_SHORT.get(key, key.replace('_', ' '))} {shown}"
+        return str(value)[:_DIGITS_OF_A_FINGERPRINT]
+    if isinstance(value, str):
+        return PurePath(value).name
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _with_baseline(group: Group, groups: Sequence[Group]) -> Group:

@@ -6,13 +6,13 @@ accuracy can be trusted; where there are several seeds, the paired t-test does.
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from kdcache.report.comparison.rows import Row
-from kdcache.report.comparison.statistics import mean
+from kdcache.report.comparison.statistics import margin
 from kdcache.report.tables import p_text, percent, points
 from kdcache.runs import RunSummary
 
-_NORMAL_95 = 1.96
 _SIGNIFICANT = 0.05
 
 
@@ -43,8 +43,8 @@ def words_on_single_runs(summaries: Sequence[RunSummary]) -> str:
     images = tested[0].test_images
     if not images:
         return "Nothing to compare: the runs do not say how many test images there were."
-    p, q = mean(distilled), mean(labels_only)
-    noise = _NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / images)
+    p, q = fmean(distilled), fmean(labels_only)
+    noise = math.hypot(margin(p, images), margin(q, images))
     beyond = abs(p - q) > noise
     verdict = "Distilling helped" if p > q else "Distilling hurt"
     if not beyond:
