@@ -51,10 +51,12 @@ test-lowest: $(LOWEST)/installed
 
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11
 EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard
+# the lowest versions afresh: uv would keep those that the file names
 lock:
+	rm -f requirements/lowest.txt
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
 	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
-	$(LOCK) --universal --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
+	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
 	    --output-file requirements/lowest.txt
 
 demo: install

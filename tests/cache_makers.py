@@ -1,7 +1,9 @@
 """Small caches for tests: whole manifests, arrays computed from the row's index, forged seals."""
 
+import hashlib
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,6 @@ from kdcache.cache.reader import Cache
 from kdcache.cache.seal import (
     Extent,
     Layout,
-    block_crc32,
     check_seal,
     prepared_digest,
     read_layout,
@@ -68,7 +69,12 @@ def manifest_document(
         },
         "views": {"augment": "crop-flip", "seed": 7},
         "precision": "fp32",
-        "software": {"torch": "2.6.0", "torchvision": "0.21.0", "device": "cpu", "compile": "none"},
+        "software": {
+            "torch": "2.6.0",
+            "torchvision": "0.21.0",
+            "device": "a processor with a name long enough for the numbers that tests put in",
+            "compile": "none",
+        },
     }
 
 
@@ -82,11 +88,21 @@ def make_arrays(manifest: Manifest) -> dict[str, np.ndarray]:
     arrays = {}
     for place, split in enumerate(SPLITS):
         rows, views = manifest.splits[split].rows, manifest.splits[split].views
-        boxes = np.arange(rows * views * 5).reshape(rows, views, 5) - 1000 * place
-        arrays[f"{split}/views"] = boxes.astype(np.int16)
-        arrays[f"{split}/labels"] = 7 * np.arange(rows) + 2**40 * place
+        arrays[f"{split}/views"] = make_views(rows, views, place)
+        arrays[f"{split}/labels"] = (np.arange(rows) + place) % 2
         arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype(np.uint32)
     return arrays
+
+
+def make_views(rows: int, views: int, place: int) -> np.ndarray:
+    """int16 (rows, views, 5): view 0 is the whole of 32 x 48 pixels, the others are parts of it."""
+    number = np.arange(rows * views).reshape(rows, views) + 17 * place
+    boxes = [number % 40 - 8, number % 50 - 9, 1 + number % 32, 1 + number // 3 % 48, number % 2]
+    table = np.stack(boxes, axis=-1).astype(np.int16)
+    # whatever part is drawn, some of it is in the image
+    table[..., 2:4] = np.maximum(table[..., 2:4], 1 - table[..., 0:2])
+    table[:, 0] = (0, 0, 32, 48, 0)
+    return table
 
 
 def logits_of(manifest: Manifest, split: str) -> np.ndarray:
@@ -171,12 +187,32 @@ def reseal(path: Path, layout: Layout) -> None:
     with open(path, "r+b") as file:
         fd = file.fileno()
         layout = replace(layout, file_size=path.stat().st_size)
-        crcs = np.array([block_crc32(fd, block) for block in layout.blocks()], "<u4")
+        blocks = [os.pread(fd, block.size, block.offset) for block in layout.blocks()]
+        crcs = np.array([zlib.crc32(block) for block in blocks], "<u4")
         os.pwrite(fd, crcs.tobytes(), layout.block_crc32.offset)
         layout = replace(layout, digest=prepared_digest(fd, layout))
         os.pwrite(fd, layout.pack(), 0)
-        write_seal(fd, layout)
+        write_seal(fd, layout, hashlib.sha256(b"".join(blocks)).digest())
         check_seal(fd, read_layout(fd, str(path)), str(path))
+
+
+# CRC32's own polynomial, the first bit first: added to any bytes, it leaves their CRC32 as it is.
+_CRC_POLYNOMIAL = np.packbits([int(bit) for bit in f"{0x1_04C1_1DB7:033b}"], bitorder="little")
+
+
+def craft(path: Path, block: int) -> None:
+    """Forge: change five bytes of a block of logits so that its CRC32 stays the same."""
+    extent, content = block_extents(path)[block], bytearray(path.read_bytes())
+    crc32 = zlib.crc32(content[extent.offset : extent.end])
+    for place, byte in enumerate(_CRC_POLYNOMIAL, extent.offset):
+        content[place] ^= byte
+    assert zlib.crc32(content[extent.offset : extent.end]) == crc32
+    path.write_bytes(content)
+
+
+def as_format_1(path: Path) -> None:
+    """Make a cache what 0.1.0 would have written: its seal has no SHA-256 of the logits."""
+    reseal(path, replace(read_layout_of(path), version=1))
 
 
 def reverse_logits(path: Path) -> None:
@@ -207,12 +243,14 @@ def canonical(document: Any) -> bytes:
 def forge_manifest(path: Path, document: dict[str, Any]) -> None:
     """Forge: put another manifest of the same length in a cache, and seal it again.
 
-    The digest of the teacher, which nothing depends on, is made as long as it has to be.
+    The name of the device, which nothing depends on, is made as long as it has to be.
     """
-    size = read_layout_of(path).manifest.size
-    digest = document["teacher"]["digest"]
-    length = len(digest) + size - len(canonical(document))
-    teacher = document["teacher"] | {"digest": digest[0] * length}
-    content = path.read_bytes()
+    size, content = read_layout_of(path).manifest.size, path.read_bytes()
+    name = document["software"]["device"]
+    length = len(name) + size - len(canonical(document))
+    assert length >= 0
+    padded = document | {
+        "software": document["software"] | {"device": name.ljust(length, "-")[:length]}
+    }
     start = read_layout_of(path).manifest.offset
-    replace_in_manifest(path, content[start:][:size], canonical(document | {"teacher": teacher}))
+    replace_in_manifest(path, content[start:][:size], canonical(padded))

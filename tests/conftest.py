@@ -10,12 +10,22 @@ import torch
 from commands import run
 
 import precompute_teacher
+from kdcache.config import registry
 from kdcache.data import load_images
 from kdcache.data.splits import ImageData, Split
 
 hypothesis.settings.register_profile("kdcache", deadline=None, max_examples=40, database=None)
 hypothesis.settings.load_profile("kdcache")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def free_models() -> None:
+    """The tests' own models need not be named again, as those of the package need not.
+
+    tests/test_code_named_by_files.py does without.
+    """
+    registry._OWN += ("tiny_models:", "odd_teachers:")
 
 
 def indexed_split(count: int, classes: int, side: int, first: int = 0) -> Split:

@@ -73,6 +73,6 @@ def test_one_of_each_of_ones_own(folder: Path) -> None:
     _, *commands = shell.splitlines()
     for command in commands:
         assert run(tools.main, *shlex.split(command)[1:]) == 0
-    summary = kdcache.open_run(folder / "runs" / "stripes").summary
+    summary = kdcache.open_run(folder / "runs" / "stripes", "mine:small_cnn").summary
     found = summary.dataset, summary.projection, summary.loss
     assert found == ("mine:STRIPES", "mine:FirstClasses", "mine:l1")

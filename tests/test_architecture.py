@@ -205,7 +205,7 @@ class TestOneHome:
         # libhdf5, a child process and torchrun leave no other way
         assert {module for module in MODULES if names_the_environment(module)} == {
             "kdcache.cache.hdf5",
-            "kdcache.cache.verify",
+            "kdcache.cli.commands.verify",
             "kdcache.runtime.distributed",
             "kdcache.runtime.torchrun",
         }

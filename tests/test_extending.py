@@ -97,7 +97,8 @@ def test_a_students_own_everything(folder: Path) -> None:
 
 def test_a_projection_of_ones_own_teaches_from_a_teacher_in_the_loop_too(folder: Path) -> None:
     _, cached = trained(folder, STUDENT, "cached")
-    _, live = trained(folder, f"{STUDENT} --live-teacher", "live")
+    live_teacher = "--live-teacher --teacher tiny_models:tiny_teacher"
+    _, live = trained(folder, f"{STUDENT} {live_teacher}", "live")
     for one, other in zip(cached, live, strict=True):
         assert other["distillation_loss"] > 0.01
         assert other["distillation_loss"] == pytest.approx(one["distillation_loss"], abs=1e-3)
@@ -114,20 +115,20 @@ def test_code_that_only_a_cache_names_is_not_run(folder: Path) -> None:
 
 
 def test_a_cache_of_ones_own_images_is_looked_at_when_they_are_named(folder: Path) -> None:
-    for command in ("info t.h5 --picture p.png", "verify t.h5 --live 5"):
-        words = f"-m kdcache {command}".split()
-        path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
-        for named, code in (([], 2), (["--dataset", "mine:STRIPES"], 0)):
-            done = subprocess.run(
-                [sys.executable, *words, *named],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": path},
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == code, done.stderr
-            if code:
-                assert "expected --dataset mine:STRIPES on the command line" in done.stderr
+    words = ["-m", "kdcache", *["verify", "t.h5", "--live", "5", "--dataset", "mine:STRIPES"]]
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "tests")))
+    for named, code in (([], 2), (["--teacher", "tiny_models:tiny_teacher"], 0)):
+        done = subprocess.run(
+            [sys.executable, *words, *named],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        if code:
+            expected = "error: expected --teacher tiny_models:tiny_teacher on the command line"
+            assert done.stderr.startswith(expected)
 
 
 class TestRegistry:

@@ -3,21 +3,49 @@
 docs/torture.md has the large counts.
 """
 
+import os
+import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torture import corruption, full_disk, headers, kills, power_loss, races, students, syscalls
+from torture import (
+    corruption,
+    full_disk,
+    headers,
+    kills,
+    power_loss,
+    races,
+    strangers,
+    students,
+    syscalls,
+)
 from torture.common import Row, replaced
 
-from kdcache.cache import reader, writer
+from kdcache.cache import reader, seal, writer
+from kdcache.cache.seal import Seal
+from kdcache.distill import matching
 
 SEED = 20
 _begin = writer.CacheWriter._begin
+_fstat = os.fstat
 
 
 def forgetting(self: writer.CacheWriter, manifest: Any, create: Any, restart: bool) -> None:
     _begin(self, manifest, create, restart=True)
+
+
+def ignoring_what_is_appended(fd: int, name: str) -> seal.Layout:
+    """A reader that asks for all bytes that the layout announces, and not for the end there."""
+    (written,) = struct.unpack_from("<Q", os.pread(fd, 24, 0).ljust(24), 16)
+
+    def fstat(fd: int) -> Any:
+        found = _fstat(fd)
+        return SimpleNamespace(st_size=min(found.st_size, written), st_mode=found.st_mode)
+
+    with replaced(os, fstat=fstat):
+        return seal.read_layout(fd, name)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +56,7 @@ def forgetting(self: writer.CacheWriter, manifest: Any, create: Any, restart: bo
         (power_loss, 300),
         (corruption, 2000),
         (headers, 60),
+        (strangers, 8),
         (races, 30),
         (students, 5),
     ],
@@ -57,13 +86,25 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         (
             lambda: corruption.run(200, SEED),
             reader,
-            {"check_seal": lambda *arguments: bytes(32)},
+            {"check_seal": lambda *arguments: Seal(bytes(32), bytes(32))},
             "goes unnoticed",
+        ),
+        (
+            lambda: corruption.run(200, SEED),
+            reader,
+            {"read_layout": ignoring_what_is_appended},
+            "appended goes unnoticed",
+        ),
+        (
+            lambda: strangers.run(6, SEED),
+            matching,
+            {"check_images_match": lambda *arguments: 1 // 0},
+            "ended with 70",
         ),
         (
             lambda: headers.run(5, SEED),
             reader,
-            {"check_seal": lambda *arguments: bytes(32)},
+            {"check_seal": lambda *arguments: Seal(bytes(32), bytes(32))},
             "libhdf5 was given a damaged file",
         ),
         (
@@ -75,13 +116,15 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         (
             lambda: syscalls.run(50, SEED),
             writer,
-            {"write_seal": lambda fd, layout: None},
+            {"write_seal": lambda fd, layout, logits: None},
             "exists and is refused",
         ),
     ],
     ids=[
         "names not synchronised",
         "seal not checked",
+        "appended bytes ignored",
+        "a traceback of a command",
         "seal not checked before libhdf5",
         "always anew",
         "not sealed",

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from kdcache.cache.reader import (
         Cache,
         open_cache,
-    )
-    from kdcache.cache.verify import (
         verify_cache,
-        verify_in_child,
     )
     from kdcache.cache.writer import (
         BlockRows,

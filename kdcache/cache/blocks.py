@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from kdcache.cache.hdf5 import row_bytes
 from kdcache.cache.manifest import Manifest
 from kdcache.config import SPLITS
 
@@ -24,7 +23,7 @@ class BlockRows:
 
 def rows_of_blocks(manifest: Manifest, block_bytes: int) -> list[BlockRows]:
     """The rows of each block, in the order of the blocks' numbers; none spans two splits."""
-    block_rows = block_bytes // row_bytes(manifest)
+    block_rows = block_bytes // manifest.row_bytes
     blocks = []
     for name in SPLITS:
         split = manifest.splits[name]

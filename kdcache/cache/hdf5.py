@@ -27,10 +27,11 @@ import numpy as np
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
 import h5py
 
+from kdcache.cache.checks import fault_in_rows
 from kdcache.cache.manifest import Manifest
-from kdcache.cache.seal import USER_BLOCK, Extent, Layout, damaged, prepared_digest
+from kdcache.cache.seal import USER_BLOCK, Extent, Layout, prepared_digest
 from kdcache.config import SPLITS
-from kdcache.errors import CacheDamagedError
+from kdcache.errors import CacheDamagedError, OptionError
 from kdcache.runtime import reserve
 
 VIEW_DTYPE = np.dtype("<i2")
@@ -72,8 +73,15 @@ def create_file(
         arrays: 'SPLIT/views', 'SPLIT/labels' and 'SPLIT/image_crc32' of every split.
         block_rows: views whose logits make up one block.
 
-    Raises OSError where the disk has no room for all of it.
+    Raises OptionError where the arrays hold what no cache can, and OSError where the disk has no
+    room for all of it.
     """
+    for split in SPLITS:
+        views, labels = arrays[f"{split}/views"], arrays[f"{split}/labels"]
+        fault = fault_in_rows(manifest, split, views, labels)
+        if fault is not None:
+            expected = "views that show the image, and labels of its classes"
+            raise OptionError(expected, fault, "correct --augment or the dataset")
     specs = _specs(manifest, block_rows)
     arrays = arrays | {"manifest": np.frombuffer(manifest.to_bytes(), "u1")}
     path.unlink(missing_ok=True)
@@ -86,7 +94,7 @@ def create_file(
         reserve(fd, size)
         layout = Layout(
             size,
-            block_rows * row_bytes(manifest),
+            block_rows * manifest.row_bytes,
             extents["manifest"],
             extents["block_crc32"],
             tuple(extents[f"{split}/logits"] for split in SPLITS),
@@ -106,12 +114,11 @@ def parse_file(
     Args:
         path: for messages only; another cache may bear it by now.
         opened: the file, whose seal has been checked.
+        layout: that of the file, which `check_layout` has compared with the manifest.
 
     Raises CacheDamagedError where anything is otherwise.
     """
-    if len(layout.logits) != len(SPLITS) or layout.block_bytes % row_bytes(manifest):
-        raise damaged(str(path), "its layout record")
-    specs = _specs(manifest, layout.block_bytes // row_bytes(manifest))
+    specs = _specs(manifest, layout.block_bytes // manifest.row_bytes)
     with _refusing_parse_errors(path), h5py.File(opened, "r") as file:
         names = _dataset_names(path, file)
         if names != specs.keys():
@@ -127,11 +134,6 @@ def parse_file(
         name: StoredArray(extents[name].offset, spec.shape, spec.dtype)
         for name, spec in specs.items()
     }
-
-
-def row_bytes(manifest: Manifest) -> int:
-    """Bytes of one view's logits."""
-    return manifest.teacher.classes * LOGITS_DTYPE.itemsize
 
 
 def _specs(manifest: Manifest, block_rows: int) -> dict[str, ArraySpec]:

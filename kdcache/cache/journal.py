@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kdcache.cache.seal import Layout, block_crc32
+from kdcache.cache.seal import Layout
 from kdcache.errors import OptionError
 from kdcache.runtime import open_locked, sync_data, write_all
 
@@ -60,21 +60,25 @@ class Journal:
         self._fd = -1
 
 
-def finished_blocks(path: Path, fd: int, layout: Layout) -> dict[int, int]:
-    """The CRC32 of each block whose bytes match a record in some process's journal.
+def finished_blocks(path: Path, fd: int, layout: Layout) -> Iterator[tuple[int, int, bytes]]:
+    """Each block whose bytes match a record in some process's journal, in the blocks' order.
 
     Args:
         path: the cache's final name.
         fd: the unfinished file, open for reading.
         layout: that of the unfinished file.
+
+    Yields the block's number, its CRC32, and its bytes.
     """
-    blocks = layout.blocks()
-    finished = {}
+    recorded: set[tuple[int, int]] = set()
     for journal in _journals(path):
-        for block, crc32 in _intact_records(journal.read_bytes(), layout):
-            if block < len(blocks) and block_crc32(fd, blocks[block]) == crc32:
-                finished[block] = crc32
-    return finished
+        recorded |= set(_intact_records(journal.read_bytes(), layout))
+    blocks, numbers = layout.blocks(), {number for number, _ in recorded}
+    for number in sorted(numbers & set(range(len(blocks)))):
+        data = os.pread(fd, blocks[number].size, blocks[number].offset)
+        crc32 = zlib.crc32(data)
+        if (number, crc32) in recorded:
+            yield number, crc32, data
 
 
 def refuse_other_runs(path: Path) -> None:

@@ -5,10 +5,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kdcache.config import SPLITS
+from kdcache.config import IMAGE_SIZES, PRECISIONS, SEEDS, SPLITS, VIEW_COUNTS, Range
 from kdcache.runtime import JsonObject
 
-_LARGEST = 2**31  # every size is below it: a larger one is damage or a forgery
+# What is larger is damage or a forgery, and is refused before it is computed with.
+_MOST_ROWS = 2**31
+_MOST_CLASSES = 2**20
+_LARGEST_SIDE = 2**15  # in pixels: views are int16
+_LOGIT_BYTES = 2  # float16
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Manifest:
             _teacher(top.object("teacher")),
             _input(top.object("input")),
             _views(top.object("views")),
-            top.text("precision"),
+            top.choice("precision", PRECISIONS[1:]),
             {name: software.text(name) for name in ("torch", "torchvision", "device", "compile")},
             document,
         )
@@ -131,6 +135,11 @@ class Manifest:
         return _canonical(self.document)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of one view's logits."""
+        return self.teacher.classes * _LOGIT_BYTES
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of `to_bytes`, 64 hexadecimal digits."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
@@ -142,45 +151,55 @@ class Manifest:
 
 def _dataset(entry: JsonObject) -> DatasetRecord:
     shape = entry.numbers("image_shape", 2)
-    if not all(side.is_integer() and 0 < side < _LARGEST for side in shape):
+    if not all(side.is_integer() and 0 < side < _LARGEST_SIDE for side in shape):
         raise ValueError(f"dataset.image_shape: expected height and width in pixels, found {shape}")
+    class_names = entry.texts("class_names")
+    if not class_names:
+        raise ValueError("dataset.class_names: expected at least one, found none")
     return DatasetRecord(
         entry.text("name"),
-        entry.texts("class_names"),
+        class_names,
         (int(shape[0]), int(shape[1])),
         entry.integer("limit", 1) if "limit" in entry else None,
-        entry.integer("store_size", 1) if "store_size" in entry else None,
-        entry.integer("split_seed"),
+        entry.integer("store_size", 1, _LARGEST_SIDE) if "store_size" in entry else None,
+        _integer(entry, "split_seed", SEEDS),
     )
 
 
 def _split(entry: JsonObject) -> SplitRecord:
     return SplitRecord(
-        entry.integer("rows", 1, _LARGEST),
-        entry.integer("views", 1, _LARGEST),
-        entry.text("digest"),
+        entry.integer("rows", 1, _MOST_ROWS),
+        _integer(entry, "views", VIEW_COUNTS),
+        entry.digest("digest"),
     )
 
 
 def _teacher(entry: JsonObject) -> TeacherRecord:
+    classes = entry.integer("classes", 1, _MOST_CLASSES + 1)
+    names = entry.texts("class_names") if "class_names" in entry else None
+    if names is not None and len(names) != classes:
+        raise ValueError(f"teacher.class_names: expected {classes}, found {len(names)}")
     return TeacherRecord(
-        entry.text("name"),
-        entry.text("weights"),
-        entry.text("digest"),
-        entry.integer("classes", 1, _LARGEST),
-        entry.texts("class_names") if "class_names" in entry else None,
+        entry.text("name"), entry.text("weights"), entry.digest("digest"), classes, names
     )
 
 
 def _input(entry: JsonObject) -> InputRecord:
-    mean, std = (entry.numbers(key, 3) for key in ("mean", "std"))
     return InputRecord(
-        entry.integer("image_size", 1, _LARGEST), entry.text("interpolation"), mean, std
+        _integer(entry, "image_size", IMAGE_SIZES),
+        entry.text("interpolation"),
+        entry.numbers("mean", 3),
+        entry.numbers("std", 3, positive=True),
     )
 
 
 def _views(entry: JsonObject) -> ViewsRecord:
-    return ViewsRecord(entry.text("augment"), entry.integer("seed"))
+    return ViewsRecord(entry.text("augment"), _integer(entry, "seed", SEEDS))
+
+
+def _integer(entry: JsonObject, key: str, within: Range) -> int:
+    """A field with the values that phase one's option of the same meaning accepts."""
+    return entry.integer(key, int(within.low), int(within.high) + 1)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

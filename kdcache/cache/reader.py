@@ -1,20 +1,23 @@
 """Opens a cache: checks that it is whole, and loads or maps what is in it."""
 
+import hashlib
 import math
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
+from kdcache.cache.checks import are_finite, check_layout, fault_in_rows
 from kdcache.cache.hdf5 import CRC_DTYPE, StoredArray, parse_file
 from kdcache.cache.journal import partial_path
 from kdcache.cache.manifest import Manifest
-from kdcache.cache.seal import Layout, block_crc32, check_seal, damaged, read_layout
+from kdcache.cache.seal import Layout, check_seal, damaged, read_layout
 from kdcache.config import SPLITS
 from kdcache.errors import DataError
 from kdcache.runtime import fits_in_memory
@@ -45,7 +48,8 @@ class Cache:
     """A complete, checked cache.
 
     `fingerprint` is the digest of its manifest: what it should hold. `content_digest` is the
-    SHA-256 in its seal: what it holds. The logits have a part in that through their CRC32s.
+    SHA-256 in its seal: what it holds. The logits have a part in that through their own SHA-256,
+    in format 1 through their CRC32s.
     """
 
     path: Path
@@ -59,26 +63,50 @@ def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None 
     """Open a sealed cache for reading.
 
     Args:
-        check_logits: also check the CRC32 of every block of logits.
+        check_logits: also read the logits: the CRC32 of every block, and that all are finite.
         in_memory: load the logits (True), map them (False), or load them when they take less than
             half of the machine's memory (None).
 
     Raises DataError where the file is missing, unfinished or not a cache, and CacheDamagedError
-    where its bytes are not the ones that were written.
+    where its bytes are not the ones that were written, or its numbers none that a cache can have.
     """
+    return _open(path, "crc32" if check_logits else "nothing", in_memory)
+
+
+def verify_cache(path: Path) -> Cache:
+    """Open a cache once every byte of it is checked, the SHA-256 of its logits included.
+
+    Raises as `open_cache` does, naming the first part that is damaged.
+    """
+    return _open(path, "sha256", None)
+
+
+def _open(
+    path: Path, check: Literal["nothing", "crc32", "sha256"], in_memory: bool | None
+) -> Cache:
     with _opened(path) as fd, os.fdopen(os.dup(fd), "rb", buffering=0) as file:
         name = str(path)  # only for messages: another cache may bear it by now
         layout = read_layout(fd, name)
-        content_digest = check_seal(fd, layout, name).hex()
+        seal = check_seal(fd, layout, name)
         manifest = read_manifest(fd, layout, name)
-        if check_logits:
-            _check_blocks(fd, layout, name)
+        if check != "nothing":
+            sha = hashlib.sha256()
+            for data in _checked_blocks(fd, layout, name):
+                if check == "sha256":
+                    sha.update(data)
+            # A CRC32 stays the same where four bytes are chosen to that end.
+            if check == "sha256" and layout.version > 1 and sha.digest() != seal.logits:
+                raise damaged(name, "the logits: their SHA-256 is not the one that was sealed")
         # Only now, that every byte is right, does libhdf5 see the file: damage can crash it.
         arrays = parse_file(path, file, manifest, layout)
         if in_memory is None:
             in_memory = fits_in_memory(sum(extent.size for extent in layout.logits))
         splits = {split: _load_split(file, arrays, split, in_memory) for split in SPLITS}
-    return Cache(path, manifest, manifest.fingerprint, content_digest, splits)
+    for split, part in splits.items():
+        fault = fault_in_rows(manifest, split, part.views, part.labels)
+        if fault is not None:
+            raise damaged(name, fault)
+    return Cache(path, manifest, manifest.fingerprint, seal.digest.hex(), splits)
 
 
 def read_sealed_manifest(path: Path) -> Manifest:
@@ -93,11 +121,16 @@ def read_sealed_manifest(path: Path) -> Manifest:
 
 
 def read_manifest(fd: int, layout: Layout, name: str) -> Manifest:
-    """The manifest of a file whose layout has been checked, read without libhdf5."""
+    """The manifest of a file whose layout has been checked, read without libhdf5.
+
+    Raises CacheDamagedError where it is none, or announces other sizes than the layout.
+    """
     try:
-        return Manifest.parse(os.pread(fd, layout.manifest.size, layout.manifest.offset))
+        manifest = Manifest.parse(os.pread(fd, layout.manifest.size, layout.manifest.offset))
+        check_layout(layout, manifest)
     except ValueError as error:
         raise damaged(name, f"its manifest ({error})") from error
+    return manifest
 
 
 @contextmanager
@@ -119,13 +152,18 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _check_blocks(fd: int, layout: Layout, name: str) -> None:
+def _checked_blocks(fd: int, layout: Layout, name: str) -> Iterator[bytes]:
+    """The bytes of every block, which are those that were written, and finite logits."""
     table = os.pread(fd, layout.block_crc32.size, layout.block_crc32.offset)
     expected = np.frombuffer(table, CRC_DTYPE)
     for number, (block, crc32) in enumerate(zip(layout.blocks(), expected, strict=True)):
-        if block_crc32(fd, block) != crc32:
-            place = f"bytes {block.offset} to {block.end - 1}"
-            raise damaged(name, f"block {number} of the logits ({place})")
+        data = os.pread(fd, block.size, block.offset)
+        place = f"block {number} of the logits (bytes {block.offset} to {block.end - 1})"
+        if zlib.crc32(data) != crc32:
+            raise damaged(name, place)
+        if not are_finite(data):
+            raise damaged(name, f"{place}: NaN or infinity")
+        yield data
 
 
 def _load_split(

@@ -6,6 +6,7 @@ once a journal holds its CRC32. The file gets its final name when all blocks hav
 the seal is on the disk.
 """
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable
@@ -93,7 +94,7 @@ class CacheWriter:
             self._layout = read_layout(self._fd, str(self._partial))
             self._blocks = self._layout.blocks()
             self._rows = rows_of_blocks(manifest, self._layout.block_bytes)
-            finished = processes.broadcast_object(self._finished_blocks)
+            finished = processes.broadcast_object(self._finished)
         except BaseException:
             self.close()
             raise
@@ -188,15 +189,16 @@ class CacheWriter:
         found = read_manifest(self._fd, layout, str(self._partial))
         _refuse_another(found, manifest, self._partial)
 
-    def _finished_blocks(self) -> dict[int, int]:
-        return finished_blocks(self.path, self._fd, self._layout)
+    def _finished(self) -> set[int]:
+        blocks = finished_blocks(self.path, self._fd, self._layout)
+        return {block for block, _, _ in blocks}
 
     def _seal(self) -> None:
         """In the main process, once all have filled their blocks."""
         with self._os_errors():
-            table = self._checked_crc32s()
+            table, logits = self._checked_digests()
             write_all(self._fd, table.tobytes(), self._layout.block_crc32.offset)
-            write_seal(self._fd, self._layout)
+            write_seal(self._fd, self._layout, logits)
             os.fsync(self._fd)
             os.rename(self._partial, self.path)
             sync_folder(self.path.parent)
@@ -204,19 +206,28 @@ class CacheWriter:
             remove_journals(self.path)
             sync_folder(self.path.parent)
 
-    def _checked_crc32s(self) -> np.ndarray:
-        """The CRC32 of every block, uint32 `(blocks,)`, once all have been read and checked."""
+    def _checked_digests(self) -> tuple[np.ndarray, bytes]:
+        """Read and check all blocks.
+
+        Returns the CRC32 of each, uint32 `(blocks,)`, and the SHA-256 of all, which no process
+        could compute while it wrote: each has only some of them, and not in their order.
+        """
         os.close(self._fd)
         self._fd = -1
-        self._fd = os.open(
-            self._partial, os.O_RDWR | os.O_NOFOLLOW
-        )  # opened anew: it shows what others wrote
-        finished = self._finished_blocks()
-        for block in range(len(self._blocks)):
-            if block not in finished:
-                where = f"block {block}, which was right when it was written"
-                raise damaged(str(self._partial), where)
-        return np.array([finished[block] for block in range(len(self._blocks))], CRC_DTYPE)
+        # opened anew: it shows what others wrote
+        self._fd = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
+        table, sha = np.zeros(len(self._blocks), CRC_DTYPE), hashlib.sha256()
+        found = 0
+        for block, crc32, data in finished_blocks(self.path, self._fd, self._layout):
+            if block != found:
+                break
+            table[block] = crc32
+            sha.update(data)
+            found += 1
+        if found < len(self._blocks):
+            where = f"block {found}, which was right when it was written"
+            raise damaged(str(self._partial), where)
+        return table, sha.digest()
 
     def _os_errors(self) -> AbstractContextManager[None]:
         return os_errors_as_data_errors(f"{self.path}", "free some space or give another --cache")

@@ -11,6 +11,7 @@ from kdcache.cli.console import fail, warn
 from kdcache.config import (
     Group,
     Options,
+    agreed,
     converter,
     flag_of,
     read_settings,
@@ -66,6 +67,15 @@ def add_image_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
+def add_model_argument(parser: argparse.ArgumentParser, role: str) -> None:
+    """Give a parser the name of the teacher or student that a file names."""
+    parser.add_argument(
+        f"--{role}",
+        metavar="NAME",
+        help=f"the {role}'s name; needed for one of your own, package.module:callable",
+    )
+
+
 def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `kind` that a command line gave, among a command's other arguments."""
     names = {item.name for item in fields(kind)}
@@ -81,6 +91,9 @@ def options_from(kind: type[Kind], arguments: argparse.Namespace) -> Kind:
     """
     own, config = given(kind, arguments), getattr(arguments, "config", None)
     settings = read_settings(config, kind) if config is not None else {}
+    if config is not None and config.suffix == ".json":  # a run's, which may be a stranger's
+        for name in settings.keys() & set(kind.names_of_code()) - own.keys():
+            agreed(settings[name], None, flag_of(name), config)
     options = kind(**settings | own)
     options.check_used(own)
     used = options.used_only()

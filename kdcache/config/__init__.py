@@ -17,7 +17,10 @@ from kdcache.config.choices import (
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
+    IMAGE_SIZES,
     POSITIVE,
+    SEEDS,
+    VIEW_COUNTS,
     Group,
     Range,
     Role,
@@ -29,7 +32,7 @@ from kdcache.config.fields import (
 )
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
-from kdcache.config.registry import Registry, import_object, is_import_path
+from kdcache.config.registry import Registry, agreed, import_object, is_import_path
 from kdcache.config.settings_file import read_settings
 from kdcache.config.train_options import TrainOptions
 
@@ -38,12 +41,15 @@ __all__ = [
     "AT_LEAST_1",
     "COMPILE_MODES",
     "DATASETS",
+    "IMAGE_SIZES",
     "LOSSES",
     "MIXES",
     "POSITIVE",
     "PRECISIONS",
     "PROJECTIONS",
+    "SEEDS",
     "SPLITS",
+    "VIEW_COUNTS",
     "VIEW_POLICIES",
     "DatasetOptions",
     "Group",
@@ -53,6 +59,7 @@ __all__ = [
     "Registry",
     "Role",
     "TrainOptions",
+    "agreed",
     "converter",
     "flag_of",
     "import_object",

@@ -90,6 +90,9 @@ AT_LEAST_0 = Range(0)
 AT_LEAST_1 = Range(1)
 FINITE = Range()
 SEEDS = Range(0, 2**32 - 1)
+IMAGE_SIZES = Range(1, 4096)
+"""Sides in pixels of a model's input: one image of the largest takes 200 MB."""
+VIEW_COUNTS = Range(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Spec:
 
     `choices` are the words that it accepts beside what `registry` accepts; with neither, any text
     of its type goes. Where one of its `needs` does not hold, the option does nothing. `group` is
-    its heading in `--help`.
+    its heading in `--help`. `names_code`: its value may be `package.module:name`.
     """
 
     help: str
@@ -108,6 +111,7 @@ class Spec:
     within: Range | None = None
     group: Group | None = None
     needs: tuple[Need, ...] = ()
+    names_code: bool = False
 
     def accepts(self, word: str) -> bool:
         """Whether `word` is among the choices."""
@@ -132,9 +136,11 @@ def option(
     within: Range | None = None,
     group: Group | None = None,
     needs: Sequence[Need] = (),
+    model: bool = False,
 ) -> Any:
-    """A dataclass field that is also a command-line option."""
-    spec = Spec(help, role, tuple(choices), registry, within, group, tuple(needs))
+    """A dataclass field that is also a command-line option; with `model`, a model's name."""
+    names_code = model or registry is not None
+    spec = Spec(help, role, tuple(choices), registry, within, group, tuple(needs), names_code)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 

@@ -16,6 +16,7 @@ from kdcache.config.choices import (
 from kdcache.config.fields import (
     AT_LEAST_1,
     FINITE,
+    IMAGE_SIZES,
     POSITIVE,
     SEEDS,
     Group,
@@ -62,7 +63,7 @@ class Options:
         None,
         "side in pixels of the model's square input",
         Role.RECIPE,
-        within=AT_LEAST_1,
+        within=IMAGE_SIZES,
         group=Group.MODEL,
     )
     mean: tuple[float, ...] | None = option(
@@ -167,6 +168,11 @@ class Options:
     def names(cls, *roles: Role) -> tuple[str, ...]:
         """The options that have one of these roles."""
         return tuple(item.name for item in fields(cls) if spec_of(item).role in roles)
+
+    @classmethod
+    def names_of_code(cls) -> tuple[str, ...]:
+        """The options whose value may be `package.module:name`."""
+        return tuple(item.name for item in fields(cls) if spec_of(item).names_code)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: paths as text."""

@@ -9,8 +9,8 @@ from kdcache.config.choices import (
 )
 from kdcache.config.fields import (
     AT_LEAST_1,
+    VIEW_COUNTS,
     Group,
-    Range,
     Role,
     option,
 )
@@ -33,6 +33,7 @@ class PrecomputeOptions(DatasetOptions):
         "vit_b_16",
         "a torchvision classification model, or package.module:callable",
         Role.RECIPE,
+        model=True,
         group=Group.MODEL,
     )
     teacher_weights: str | None = option(
@@ -53,7 +54,7 @@ class PrecomputeOptions(DatasetOptions):
         1,
         "views of each training image; view 0 is the whole image",
         Role.RECIPE,
-        within=Range(1, 1000),
+        within=VIEW_COUNTS,
         group=Group.DATA,
     )
     batch_size: int | None = option(

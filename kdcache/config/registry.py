@@ -13,6 +13,8 @@ from kdcache.errors import OptionError
 
 Choice = TypeVar("Choice")
 
+_OWN = ("kdcache.models.small_resnets:", "kdcache.small_resnets:")  # the latter in 0.1.0
+
 
 class Registry(Generic[Choice]):
     """The choices of one kind.
@@ -71,6 +73,29 @@ def is_import_path(name: str) -> bool:
     module, colon, attribute = name.partition(":")
     words = [*module.split("."), attribute]
     return bool(colon) and all(word.isidentifier() for word in words)
+
+
+def agreed(recorded: str, given: str | None, option: str, where: object) -> str:
+    """A name that a file gives, once it may be used.
+
+    The one rule for caches and runs, which may come from strangers: code that a file names,
+    `package.module:name`, runs only where the user names it, too. Names of the package's own are
+    free.
+
+    Args:
+        recorded: the name, as the file has it.
+        given: the name that the user gave with `option`; None where it was not given.
+        where: the file, for messages.
+
+    Raises OptionError where the user gave another name, or none where one is needed.
+    """
+    if given is not None and given != recorded:
+        expected = f"{option} {recorded}, as in {where}"
+        raise OptionError(expected, f"{option} {given}", f"correct or omit {option}")
+    if given is None and ":" in recorded and not recorded.startswith(_OWN):
+        expected = f"{option} {recorded} on the command line, before that code is run"
+        raise OptionError(expected, f"only {where} naming it", "give it if you trust the code")
+    return recorded
 
 
 def import_object(path: str) -> object:

@@ -99,6 +99,7 @@ class TrainOptions(DatasetOptions):
         "resnet50",
         "a torchvision classification model, or package.module:callable",
         Role.RECIPE,
+        model=True,
         group=Group.MODEL,
     )
     student_weights: str | None = option(
@@ -239,6 +240,15 @@ class TrainOptions(DatasetOptions):
         Role.RECIPE,
         group=Group.DISTILLATION,
         needs=[_CACHE, _DISTILLS],
+    )
+    teacher: str | None = option(
+        None,
+        "with --live-teacher: the cache's teacher; needed for one of your own,"
+        " package.module:callable",
+        Role.PATHS,
+        group=Group.DISTILLATION,
+        needs=[_LIVE],
+        model=True,
     )
     teacher_weights: str | None = option(
         None,

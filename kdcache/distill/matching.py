@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from kdcache.cache import Cache
-from kdcache.config import is_import_path
+from kdcache.config import agreed
 from kdcache.data import ImageData, load_images
-from kdcache.errors import DataError, OptionError
+from kdcache.errors import DataError
 
 
 def load_images_of(
@@ -16,23 +16,15 @@ def load_images_of(
     """Read from `folder` the images that a cache was made from, split as they were then.
 
     Args:
-        dataset: the dataset's name, where it is to be checked. A dataset of the user's own,
-            `package.module:name`, is code: it runs only where its name is given here, too, and not
-            because a file names it.
+        dataset: the dataset's name; needed for one of the user's own, `package.module:name`.
         stream: as in `load_images`.
 
     Raises OptionError where the name is another, DataError where the images are not there, or are
     not these.
     """
     recorded = cache.manifest.dataset
-    if dataset not in (None, recorded.name):
-        expected = f"--dataset {recorded.name}, as in {cache.path}"
-        raise OptionError(expected, str(dataset), "omit --dataset")
-    if dataset is None and is_import_path(recorded.name):
-        expected = f"--dataset {recorded.name} on the command line, before that code is run"
-        raise OptionError(expected, f"only {cache.path} naming it", "give it if you trust the code")
     images = load_images(
-        recorded.name,
+        agreed(recorded.name, dataset, "--dataset", cache.path),
         folder,
         limit=recorded.limit,
         image_shape=recorded.image_shape,

@@ -68,7 +68,11 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
             "compile": options.compile,
         },
     }
-    return Manifest.from_json(document)
+    try:
+        return Manifest.from_json(document)
+    except ValueError as error:
+        expected = "a teacher and images of which a cache can be made"
+        raise OptionError(expected, str(error), "give other ones") from error
 
 
 def view_tables(images: ImageData, options: PrecomputeOptions) -> dict[str, np.ndarray]:

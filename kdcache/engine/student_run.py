@@ -102,8 +102,7 @@ class StudentRun:
 
         online = None
         if options.live_teacher and options.alpha > 0:
-            weights = options.teacher_weights
-            online = data.online_teacher(self.config.projection, weights, rows, self.device)
+            online = data.online_teacher(self.config.projection, options, rows, self.device)
         self.trainer = Trainer(
             self.config,
             build_student(self.config),

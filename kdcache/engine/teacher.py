@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcache.cache import Cache
-from kdcache.config import PrecomputeOptions
+from kdcache.config import PrecomputeOptions, agreed
 from kdcache.data import Mix, Renderer
 from kdcache.distill import Head, Projection
 from kdcache.errors import DataError, KdcacheWarning, OptionError
@@ -125,17 +125,20 @@ def prepare_teacher(
     )
 
 
-def teacher_of(cache: Cache, weights: str | None, device: torch.device) -> Teacher:
+def teacher_of(
+    cache: Cache, name: str | None, weights: str | None, device: torch.device
+) -> Teacher:
     """The teacher that filled a cache, with the very weights that it had.
 
     Args:
+        name: the teacher's; needed for one of the user's own, `package.module:callable`.
         weights: where they are, if they came from a file.
 
-    Raises DataError where the weights are others.
+    Raises OptionError where the name is another, DataError where the weights are others.
     """
     recorded, entry = cache.manifest.teacher, cache.manifest.input
     model = build_model(
-        recorded.name,
+        agreed(recorded.name, name, "--teacher", cache.path),
         weights or recorded.weights,
         seed=cache.manifest.views.seed,
         image_size=entry.image_size,
@@ -159,7 +162,7 @@ class OnlineTeacher:
         cache: whose teacher and preprocessing are used; its logits are not.
         image_shape: height and width in pixels of the images.
         projection: of that cache.
-        weights: file with the teacher's weights, if phase one had them from one.
+        name, weights: as `teacher_of` takes them.
 
     Raises DataError where the weights are not the cache's teacher's.
     """
@@ -169,10 +172,11 @@ class OnlineTeacher:
         cache: Cache,
         image_shape: tuple[int, int],
         projection: Projection,
+        name: str | None,
         weights: str | None,
         device: torch.device,
     ) -> None:
-        self._teacher = teacher_of(cache, weights, device)
+        self._teacher = teacher_of(cache, name, weights, device)
         self._render = self._teacher.renderer(image_shape)
         self._projection = projection
 

@@ -32,7 +32,9 @@ class TrainingData:
     images: ImageData
     cache: Cache | None
     _targets: dict[str, TeacherTargets] = field(default_factory=dict)
-    _online: dict[tuple[str, str | None, torch.device], OnlineTeacher] = field(default_factory=dict)
+    _online: dict[tuple[str | torch.device | None, ...], OnlineTeacher] = field(
+        default_factory=dict
+    )
 
     def targets(self, projection: str) -> TeacherTargets:
         """What the cached teacher says, through a projection of `PROJECTIONS`; needs a cache."""
@@ -59,14 +61,16 @@ class TrainingData:
         return targets, self.cache.splits["train"].views[rows, : config.views]
 
     def online_teacher(
-        self, projection: str, weights: str | None, rows: np.ndarray, device: torch.device
+        self, projection: str, options: TrainOptions, rows: np.ndarray, device: torch.device
     ) -> OnlineLogits:
         """The cache's teacher in the loop, for a trainer of these rows of the training split."""
-        key = (projection, weights, device)
+        name, weights = options.teacher, options.teacher_weights
+        key = (projection, name, weights, device)
         if key not in self._online:
             fitted = self.targets(projection).projection
             shape = self.images.image_shape
-            self._online[key] = OnlineTeacher(self._the_cache(), shape, fitted, weights, device)
+            cache = self._the_cache()
+            self._online[key] = OnlineTeacher(cache, shape, fitted, name, weights, device)
         teacher, chosen = self._online[key], torch.from_numpy(rows).to(device)
 
         def logits(

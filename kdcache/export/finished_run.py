@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdcache.config import DATASETS
+from kdcache.config import DATASETS, agreed
 from kdcache.data import Renderer, load_images, whole_image_views
 from kdcache.errors import DataError
 from kdcache.models import (
@@ -57,11 +57,14 @@ class FinishedRun:
         return render(images, whole_image_views(len(images), height, width).to(images.device))
 
 
-def open_run(folder: Path) -> FinishedRun:
+def open_run(folder: Path, student: str | None = None) -> FinishedRun:
     """Read a finished run and build its student.
 
+    Args:
+        student: its name; needed for one of the user's own, `package.module:callable`.
+
     Raises DataError where the folder holds no finished run, or a damaged one, and OptionError where
-    the student's own code cannot be imported.
+    the student has another name, or its code cannot be imported.
     """
     config, summary = read_config(folder), read_summary(folder)
     if config is None:
@@ -72,6 +75,7 @@ def open_run(folder: Path) -> FinishedRun:
         if not (folder / name).is_file():
             raise _unfinished(folder, name)
     card = read_student_card(folder / CARD_FILE)
+    agreed(card.model, student, "--student", folder / CARD_FILE)
     module = _build_student(card, folder / STUDENT_FILE)
     return FinishedRun(folder, module, config, card, summary)
 

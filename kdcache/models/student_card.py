@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdcache.config import IMAGE_SIZES
 from kdcache.errors import DataError
 from kdcache.models.preprocessing import Preprocessing
 from kdcache.runtime import JsonObject
@@ -51,17 +52,16 @@ class StudentCard:
     def from_json(cls, document: Any) -> "StudentCard":
         """Raises ValueError, naming the field, where something is missing or cannot be."""
         entry = JsonObject(document)
-        mean, std = (entry.numbers(key, 3) for key in ("mean", "std"))
-        if min(std) <= 0:
-            raise ValueError(f"std: expected numbers above 0, found {std}")
+        mean, std = entry.numbers("mean", 3), entry.numbers("std", 3, positive=True)
         shape = None
         if "image_shape" in entry:
             height, width = entry.numbers("image_shape", 2)
             if not (height.is_integer() and width.is_integer() and min(height, width) > 0):
                 raise ValueError(f"image_shape: expected pixels, found {height} and {width}")
             shape = (int(height), int(width))
+        image_size = entry.integer("image_size", 1, int(IMAGE_SIZES.high) + 1)
         return cls(
-            Preprocessing(entry.integer("image_size", 1), mean, std, entry.texts("class_names")),
+            Preprocessing(image_size, mean, std, entry.texts("class_names")),
             entry.text("model"),
             entry.boolean("small_stem") if "small_stem" in entry else False,
             shape,

@@ -21,7 +21,14 @@ _BATCH = 32
 
 
 def rerun_teacher(
-    cache: Cache, images: ImageData, count: int, *, weights: str | None, device: str, seed: int
+    cache: Cache,
+    images: ImageData,
+    count: int,
+    *,
+    teacher: str | None = None,
+    weights: str | None,
+    device: str,
+    seed: int,
 ) -> dict[str, Any]:
     """Run the teacher again on `count` random (image, view) rows of all splits and compare.
 
@@ -29,6 +36,7 @@ def rerun_teacher(
         images: those that the cache was made from.
         count: of rows, shared by the splits as their rows are, at least one of each; all where
             there are fewer.
+        teacher: its name; needed for one of the user's own, `package.module:callable`.
         weights: where the teacher's weights are, if they came from a file.
         device: where the teacher runs, "auto" or as torch names it.
         seed: of the choice of rows.
@@ -40,8 +48,8 @@ def rerun_teacher(
     Raises DataError where the images or the weights are not those of the cache.
     """
     check_images_match(cache, images)
-    teacher = teacher_of(cache, weights, pick_device(device))
-    render = teacher.renderer(images.image_shape)
+    live_teacher = teacher_of(cache, teacher, weights, pick_device(device))
+    render = live_teacher.renderer(images.image_shape)
     generator = np.random.default_rng(seed)
     rows_in_split = {split: part.views[..., 0].size for split, part in cache.splits.items()}
     wanted = _shared(count, rows_in_split)
@@ -50,12 +58,12 @@ def rerun_teacher(
         rows = np.sort(generator.choice(rows_in_split[split], wanted[split], replace=False))
         for batch in np.split(rows, range(_BATCH, len(rows), _BATCH)):
             image_index, view_index = np.divmod(batch, part.views.shape[1])
-            views = torch.from_numpy(part.views[image_index, view_index]).to(teacher.device)
+            views = torch.from_numpy(part.views[image_index, view_index]).to(live_teacher.device)
             pixels = images.splits[split].images[torch.from_numpy(image_index)]
-            live.append(teacher.logits(render(pixels.to(teacher.device), views)).cpu())
+            live.append(live_teacher.logits(render(pixels.to(live_teacher.device), views)).cpu())
             cached = np.asarray(part.logits[image_index, view_index])
             stored.append(torch.from_numpy(cached).float())
-    return _compare(torch.cat(stored), torch.cat(live), teacher.precision)
+    return _compare(torch.cat(stored), torch.cat(live), live_teacher.precision)
 
 
 def _shared(count: int, rows: dict[str, int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ It is to begin, to be resumed, to be extended to more epochs, or is finished.
 from collections.abc import Callable
 from pathlib import Path
 
-from kdcache.config import Role, TrainOptions, flag_of
+from kdcache.config import Role, TrainOptions, agreed, flag_of
 from kdcache.errors import DataError, OptionError
 from kdcache.runs.folder import CONFIG_FILE, read_config, read_summary, refuse_edited_config
 from kdcache.runs.records import RunConfig, RunSummary
@@ -17,10 +17,14 @@ Resolve = Callable[[TrainOptions], TrainOptions]
 _COMPARED = (Role.DATA, Role.RECIPE, Role.SEED)
 
 
-def resumed_options(folder: Path) -> TrainOptions:
+def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
     """The options with which the run in a folder is resumed: its own.
 
-    Raises DataError where there is no run, or a finished one's config.json was edited.
+    Args:
+        code: code of the user's own must be named again, as in `loss="my_losses:l1"`.
+
+    Raises DataError where there is no run, or a finished one's config.json was edited, and
+    OptionError where the run names other code than `code`.
     """
     config = read_config(folder)
     if config is None:
@@ -30,7 +34,10 @@ def resumed_options(folder: Path) -> TrainOptions:
             "give the --out of an interrupted run",
         )
     refuse_edited_config(folder, read_summary(folder))
-    return config.options.used_only().without_start().replace(out=folder)
+    own = config.options.used_only()
+    for name in TrainOptions.names_of_code():
+        _agree(folder, name, getattr(own, name), code.get(name))
+    return own.without_start().replace(out=folder)
 
 
 def extended_options(asked: TrainOptions) -> TrainOptions:
@@ -49,7 +56,15 @@ def extended_options(asked: TrainOptions) -> TrainOptions:
         for name in TrainOptions.names(*_COMPARED)
         if getattr(asked, name) in (None, "auto")
     }
+    for name in own.keys() & set(TrainOptions.names_of_code()):
+        _agree(asked.out, name, own[name], None)
     return asked.replace(**own)
+
+
+def _agree(folder: Path, name: str, recorded: str | None, given: str | None) -> None:
+    """Raise OptionError where the run in a folder names code that the user does not."""
+    if recorded is not None or given is not None:
+        agreed(str(recorded), given, flag_of(name), folder / CONFIG_FILE)
 
 
 def finished_summary(

@@ -1,7 +1,8 @@
 """Reads JSON objects: each field with its type, and an error that names the one that is wrong."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -40,6 +41,17 @@ class JsonObject:
         value = self._get(key)
         return value if isinstance(value, str) else self._refuse(key, "text")
 
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """A field that is one of some texts."""
+        value = self.text(key)
+        return value if value in choices else self._refuse(key, f"one of {', '.join(choices)}")
+
+    def digest(self, key: str) -> str:
+        """A field that is a SHA-256, 64 hexadecimal digits."""
+        value = self.text(key)
+        valid = re.fullmatch("[0-9a-f]{64}", value)
+        return value if valid else self._refuse(key, "64 hexadecimal digits")
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A field that is a list of texts, of any length."""
         value = self._get(key)
@@ -59,11 +71,13 @@ class JsonObject:
         valid = _is_finite(value) or (not finite and type(value) is float)
         return float(value) if valid else self._refuse(key, "a number")
 
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        """A field that is a list of `count` finite numbers."""
+    def numbers(self, key: str, count: int, *, positive: bool = False) -> tuple[float, ...]:
+        """A field that is a list of `count` finite numbers, above 0 with `positive`."""
         value = self._get(key)
         valid = isinstance(value, list) and len(value) == count and all(map(_is_finite, value))
-        return tuple(map(float, value)) if valid else self._refuse(key, f"{count} numbers")
+        if valid and not (positive and min(value) <= 0):
+            return tuple(map(float, value))
+        return self._refuse(key, f"{count} numbers" + " above 0" * positive)
 
     def numbers_or_nulls(self, key: str) -> list[float | None]:
         """A field that is a list of finite numbers and nulls, of any length."""

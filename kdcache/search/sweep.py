@@ -99,7 +99,10 @@ def _train_one(
     begun = read_config(options.out) is not None
     own = _OfOneStudent(callbacks, students if stop_early else ())
     try:
-        run = StudentRun(resumed_options(options.out) if begun else options, data, own)
+        if begun:
+            code = {name: getattr(options, name) for name in TrainOptions.names_of_code()}
+            options = resumed_options(options.out, **code)
+        run = StudentRun(options, data, own)
         run.train()
         if len(run.history) < run.config.epochs:
             epoch, history = len(run.history), [record.to_json() for record in run.history]

@@ -6,6 +6,7 @@ that fits the manifest, can still give it away.
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from cache_makers import (
     reseal,
 )
 
+from kdcache.cache import hdf5
 from kdcache.cache.reader import open_cache
+from kdcache.cache.seal import Extent
 from kdcache.errors import CacheDamagedError
 
 
@@ -162,17 +165,54 @@ def test_a_forged_structure_is_refused(name: str, good_path: Path) -> None:
 
 def test_a_block_that_is_not_of_whole_rows_is_refused(good_path: Path) -> None:
     replace_in_manifest(good_path, b'"classes": 3', b'"classes": 9')
-    with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+    words = r"manifest \(splits.train: 144 bytes of logits, and there are 48\)"
+    with pytest.raises(CacheDamagedError, match=words):
+        open_cache(good_path)
+
+
+def test_blocks_of_half_rows_are_refused(good_path: Path) -> None:
+    """Of 26 bytes: no whole number of rows of 6, and as many blocks as of 24."""
+    reseal(good_path, replace(read_layout_of(good_path), block_bytes=26))
+    with pytest.raises(CacheDamagedError, match="no whole rows in blocks of 26 bytes"):
+        open_cache(good_path)
+
+
+def test_an_extent_beyond_the_file_is_refused(good_path: Path) -> None:
+    """The last of the labels' bytes would lie behind the end of the file."""
+    layout, content = read_layout_of(good_path), good_path.read_bytes()
+    with h5py.File(good_path) as file:
+        offset = file["train/labels"].id.get_offset()
+    # HDF5 counts from the end of the user block
+    old, new = ((place - 512).to_bytes(8, "little") for place in (offset, len(content) - 8))
+    assert content.count(old) == 1
+    good_path.write_bytes(content.replace(old, new))
+    reseal(good_path, layout)
+    with pytest.raises(CacheDamagedError, match="do not use this file"):
+        open_cache(good_path)
+
+
+def test_an_extent_beyond_the_file_is_refused_though_hdf5_let_it_pass(
+    good_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions of libhdf5 before 2.0 did."""
+    end, real = good_path.stat().st_size, hdf5._extent
+
+    def extent(path: Path, file: h5py.File, name: str, spec: hdf5.ArraySpec) -> Extent:
+        found = real(path, file, name, spec)
+        return Extent(end - spec.size + 1, spec.size) if name == "train/labels" else found
+
+    monkeypatch.setattr(hdf5, "_extent", extent)
+    with pytest.raises(CacheDamagedError, match="train/labels elsewhere than"):
         open_cache(good_path)
 
 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"rows": 2**31 - 1}, r"with block_crc32 as \(4,\) uint32; do not use this file"),
-        ({"views": 2**31 - 1}, r"with block_crc32 as \(4,\) uint32; do not use this file"),
-        ({"classes": 2**31 - 1}, "damaged in its layout record"),
-        ({"rows": 2**31 - 1, "views": 2**31 - 1, "classes": 2**31 - 1}, "its layout record"),
+        ({"rows": 2**31 - 1}, "splits.train: 25769803764 bytes of logits, and there are 48"),
+        ({"views": 1000}, "splits.train: 24000 bytes of logits, and there are 48"),
+        ({"classes": 2**20}, "splits.train: 16777216 bytes of logits, and there are 48"),
+        ({"rows": 2**31 - 1, "views": 1000, "classes": 2**20}, "splits.train: 4503599625273"),
     ],
     ids=["rows", "views", "classes", "all of them"],
 )

@@ -63,6 +63,24 @@ class TestLocks:
             ):
                 open_writer(path, make_manifest())
 
+    def test_a_journal_that_was_removed_before_it_was_locked_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a run that ended just then: a lock on a file without a name keeps nobody away."""
+        path, real, calls = tmp_path / "t.h5", fcntl.flock, []
+
+        def flock(fd: int, operation: int) -> None:
+            calls.append(operation)
+            if len(calls) == 1:
+                journal(path).unlink()
+            real(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with open_writer(path, make_manifest()):
+            with pytest.raises(OptionError, match="one that is still going on"):
+                open_writer(path, make_manifest())
+            assert len(calls) >= 2
+
     def test_a_second_writer_is_refused_while_the_first_is_at_work(self, tmp_path: Path) -> None:
         path = tmp_path / "t.h5"
         with open_writer(path, make_manifest()):

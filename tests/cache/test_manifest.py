@@ -50,7 +50,7 @@ class TestFromJson:
     def test_every_record_is_read(self) -> None:
         document = manifest_document((40, 20, 10), views=3, classes=12)
         document["dataset"] |= {"limit": 70, "store_size": 64}
-        document["teacher"]["class_names"] = ["a", "b"]
+        document["teacher"]["class_names"] = list("abcdefghijkl")
         manifest = Manifest.from_json(document)
         dataset = manifest.dataset
         assert (dataset.name, dataset.class_names) == ("indexed", ("eins", "zwei"))
@@ -61,7 +61,7 @@ class TestFromJson:
         assert [split.digest[:2] for split in manifest.splits.values()] == ["00", "11", "22"]
         teacher = manifest.teacher
         assert (teacher.name, teacher.weights, teacher.classes) == ("Lehrkörper", "none", 12)
-        assert (teacher.digest, teacher.class_names) == ("a" * 64, ("a", "b"))
+        assert (teacher.digest, teacher.class_names) == ("a" * 64, tuple("abcdefghijkl"))
         assert (manifest.input.image_size, manifest.input.mean) == (32, (0.5, 0.25, 0.125))
         assert manifest.input.interpolation == "bilinear, antialiased"
         assert manifest.input.std == (0.25, 0.5, 1.0)
@@ -100,9 +100,24 @@ class TestFromJson:
             ("splits.train.rows", 2**31),
             ("splits.train.views", 0),
             ("splits.test.views", 10**30),
+            ("splits.test.views", 1001),
+            ("splits.test.digest", "0" * 63),
+            ("splits.test.digest", "G" * 64),
+            ("teacher.digest", "A" * 64),
             ("teacher.classes", 0),
-            ("teacher.classes", 2**31),
+            ("teacher.classes", 2**20 + 1),
             ("teacher.class_names", ["a", 1]),
+            ("teacher.class_names", ["a", "b"]),
+            ("dataset.class_names", []),
+            ("dataset.store_size", 2**15),
+            ("dataset.split_seed", 2**32),
+            ("dataset.image_shape", [32, 2**15]),
+            ("input.image_size", 4097),
+            ("input.image_size", 10**7),
+            ("input.std", [0.5, 0.5, 0]),
+            ("views.seed", 2**32),
+            ("precision", "auto"),
+            ("precision", "fp8"),
             ("dataset.class_names", [None]),
             ("dataset.image_shape", [32]),
             ("dataset.image_shape", [32, 0]),
@@ -123,6 +138,15 @@ class TestFromJson:
     def test_a_value_that_cannot_be_is_named(self, path: str, value: Any) -> None:
         with pytest.raises(ValueError, match=rf"^{path}: expected "):
             Manifest.from_json(changed(path, value))
+
+    def test_the_largest_values_are_allowed(self) -> None:
+        document = manifest_document()
+        document["splits"]["train"] |= {"rows": 2**31 - 1, "views": 1000}
+        document["teacher"]["classes"] = 2**20
+        document["dataset"] |= {"image_shape": [1, 2**15 - 1], "split_seed": 2**32 - 1}
+        document["input"]["image_size"] = 4096
+        manifest = Manifest.from_json(document)
+        assert manifest.row_bytes == 2**21 and manifest.input.image_size == 4096
 
     @pytest.mark.parametrize("document", [None, 7, [], "manifest"])
     def test_something_else_than_an_object_is_refused(self, document: Any) -> None:
@@ -198,15 +222,25 @@ class TestLaterVersions:
 
 def test_differences_are_told_by_path_and_shortened() -> None:
     old, new = manifest_document(), manifest_document()
-    old["splits"]["train"] |= {"rows": 4, "views": 2, "digest": "x" * 50}
-    new["splits"]["train"] |= {"rows": 4, "views": 3, "digest": "y" * 50}
+    old["splits"]["train"] |= {"rows": 4, "views": 2, "digest": "c" * 64}
+    new["splits"]["train"] |= {"rows": 4, "views": 3, "digest": "d" * 64}
     old["gone"] = True
     new["same"] = old["same"] = [1]
     assert Manifest.from_json(old).differences(Manifest.from_json(new)) == [
         "gone: True and None",
-        f"splits.train.digest: {'x' * 36} ... and {'y' * 36} ...",
+        f"splits.train.digest: {'c' * 36} ... and {'d' * 36} ...",
         "splits.train.views: 2 and 3",
     ]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_field_is_left_out_of_the_comparison(path: str) -> None:
+    known, other = make_manifest(), make_manifest()
+    record = parent_of(other.document, path)
+    record[path.split(".")[-1]] = "another"
+    found = known.differences(other)
+    assert found and all(one.startswith(path) for one in found)
+    assert known.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,26 @@
 """The user block: another size, format or layout is refused before anything else is read."""
 
+import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cache_makers import read_layout_of, reseal
+from cache_makers import (
+    as_format_1,
+    assert_right,
+    craft,
+    make_manifest,
+    partial,
+    read_layout_of,
+    reseal,
+    stop_after,
+    write_cache,
+)
 
-from kdcache.cache.reader import open_cache
+from kdcache.cache.reader import open_cache, verify_cache
 from kdcache.cache.seal import Extent, Layout
 from kdcache.errors import CacheDamagedError, DataError
 
@@ -30,13 +42,77 @@ def test_appended_bytes_are_refused(more: bytes, good_path: Path, good: bytes) -
     )
 
 
-def test_a_format_of_the_future_is_named(good_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdcache.cache.seal._VERSION", 2)
+@pytest.mark.parametrize("version", [0, 3])
+def test_a_format_of_the_future_is_named(version: int, good_path: Path) -> None:
+    reseal_layout(good_path, replace(read_layout_of(good_path), version=version))
     with pytest.raises(DataError) as error:
         open_cache(good_path)
     assert str(error.value) == (
-        f"expected cache format 2; found {good_path} with format 1; use the kdcache that wrote it"
+        f"expected cache format 1 or 2; found {good_path} with format {version};"
+        " use the kdcache that wrote it"
     )
+
+
+def reseal_layout(path: Path, layout: Layout) -> None:
+    with open(path, "r+b") as file:
+        os.pwrite(file.fileno(), layout.pack(), 0)
+
+
+class TestTheDigestOfTheLogits:
+    def test_it_is_that_of_all_splits_in_their_order(self, good_path: Path, good: bytes) -> None:
+        sha = hashlib.sha256()
+        for extent in read_layout_of(good_path).logits:
+            sha.update(good[extent.offset : extent.end])
+        assert good[296:328] == sha.digest()
+
+    @pytest.mark.parametrize("block", range(4))
+    def test_an_edit_that_keeps_every_crc32_is_refused_by_verify(
+        self, block: int, good_path: Path
+    ) -> None:
+        before = open_cache(good_path).content_digest
+        craft(good_path, block)
+        assert open_cache(good_path).content_digest == before  # which is why verify is needed
+        with pytest.raises(CacheDamagedError) as error:
+            verify_cache(good_path)
+        assert str(error.value) == (
+            f"expected a complete cache; found {good_path} damaged in the logits: their SHA-256 is"
+            " not the one that was sealed; copy it again, or delete it and run phase one again"
+        )
+
+    def test_whoever_seals_anew_changes_the_content_digest(self, good_path: Path) -> None:
+        before = verify_cache(good_path).content_digest
+        craft(good_path, 0)
+        reseal(good_path, read_layout_of(good_path))
+        assert verify_cache(good_path).content_digest != before
+
+    def test_format_1_has_none(self, good_path: Path) -> None:
+        as_format_1(good_path)
+        assert good_path.read_bytes()[8:12] == b"\1\0\0\0"
+        assert good_path.read_bytes()[296:508] == bytes(212)
+        assert_right(verify_cache(good_path), make_manifest())
+        craft(good_path, 0)
+        verify_cache(good_path)  # nothing in the file could tell
+
+    def test_an_unfinished_file_of_format_1_is_finished_as_that(
+        self, good_path: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "old.h5"
+        stop_after(path, 0)
+        reseal_layout(partial(path), replace(read_layout_of(partial(path)), version=1))
+        write_cache(path, make_manifest())
+        as_format_1(good_path)
+        assert path.read_bytes() == good_path.read_bytes()
+
+    @pytest.mark.parametrize("place", [296, 400])
+    def test_what_should_be_zero_is(self, place: int, good_path: Path) -> None:
+        """In the seal of format 1, whose own CRC32 is right."""
+        as_format_1(good_path)
+        content = bytearray(good_path.read_bytes())
+        content[place] = 1
+        content[508:512] = zlib.crc32(content[256:508]).to_bytes(4, "little")
+        good_path.write_bytes(content)
+        with pytest.raises(CacheDamagedError, match="damaged in its seal"):
+            open_cache(good_path)
 
 
 @pytest.mark.parametrize(

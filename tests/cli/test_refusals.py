@@ -48,7 +48,7 @@ from kdcache.cli import main as tools
             "an --image-size that vit_b_16 takes; found 20",
         ),
         ("--batch-size 0", "--batch-size to be at least 1; found --batch-size 0"),
-        ("--image-size 0", "--image-size to be at least 1"),
+        ("--image-size 0", "--image-size to be 1 to 4096"),
         ("--limit 0", "--limit to be at least 1"),
         ("--limit 10", "at least two training images of some class"),
         ("--views 0", "--views to be 1 to 1000"),

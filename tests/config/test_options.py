@@ -48,7 +48,7 @@ PHASES = (PrecomputeOptions, TrainOptions)
         ),
         (
             {"image_size": 0},
-            "expected --image-size to be at least 1; found --image-size 0; correct the option",
+            "expected --image-size to be 1 to 4096; found --image-size 0; correct the option",
         ),
         (
             {"optimizer": "lion"},
@@ -348,6 +348,7 @@ class TestOptionsThatDoNothing:
         (TrainOptions, "--alpha 0 --temperature 2", "--temperature 2.0 only with --alpha above 0"),
         (TrainOptions, "--cache t.h5 --loss mse --temperature 3", "a loss that has a temperature"),
         (TrainOptions, "--cache t.h5 --alpha 1 --label-smoothing 0.1", "with --alpha below 1"),
+        (TrainOptions, "--cache t.h5 --teacher my:net", "only with --live-teacher"),
         (TrainOptions, "--cache t.h5 --teacher-weights w.pt", "only with --live-teacher"),
         (TrainOptions, "--alpha 0 --extend --overwrite", "--extend only without --overwrite"),
     )

@@ -70,8 +70,8 @@ class TestReading:
     def test_what_was_found_is_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        path = written(tmp_path, "epoch = 3\nteacher = 'vit'")
-        assert "; found epoch, teacher; " in refused(train_student.main, capsys, "--config", path)
+        path = written(tmp_path, "epoch = 3\nteachers = 'vit'")
+        assert "; found epoch, teachers; " in refused(train_student.main, capsys, "--config", path)
         path = written(tmp_path, 'views = "many"')
         assert "; found 'many'; " in refused(precompute_teacher.main, capsys, "--config", path)
         missing = refused(train_student.main, capsys, "--config", tmp_path / "none.toml")

@@ -106,7 +106,7 @@ def test_in_a_child_process(
     assert run(tools.main, "verify", shapes_cache, "--untrusted") == 0
     capsys.readouterr()
     assert run(tools.main, "verify", damaged, "--untrusted") == 1
-    assert "block 1 of the logits" in capsys.readouterr().out
+    assert "block 1 of the logits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,31 @@ def test_what_was_there_stays_when_the_writing_is_stopped(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_bytes_are_on_the_disk_before_they_have_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And another file gets the name: whoever has the old one open goes on reading that."""
+    path, calls = tmp_path / "file", []
+    write_text(path, "old")
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(fd: int) -> None:
+        assert os.fstat(fd).st_size == len("new\n") and path.read_text() == "old\n"
+        calls.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        calls.append(os.stat(source).st_ino)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    with open(path) as old:
+        write_text(path, "new")
+        assert old.read() == "old\n"
+    assert calls == [os.stat(path).st_ino] * 2 and path.read_text() == "new\n"
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_is_told_in_one_line(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

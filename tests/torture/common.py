@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cache_makers import make_manifest
+from cache_makers import make_manifest, make_views
 
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.reader import Cache, open_cache
@@ -53,8 +53,7 @@ class Job:
         arrays = {}
         for place, split in enumerate(SPLITS):
             rows, views = self.size_of(split)
-            boxes = np.arange(rows * views * 5).reshape(rows, views, 5) % 9999 + place
-            arrays[f"{split}/views"] = boxes.astype("<i2")
+            arrays[f"{split}/views"] = make_views(rows, views, place)
             arrays[f"{split}/labels"] = (np.arange(rows) + place) % 2
             arrays[f"{split}/image_crc32"] = (np.arange(rows) * 2654435761 % 2**32).astype("<u4")
         return arrays

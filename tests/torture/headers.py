@@ -2,11 +2,11 @@
 
 Damage, ten times `--count` files: random bytes of HDF5's own structure change under a seal that
 does not; they must be refused before libhdf5 is called at all. Forgery, `--count` files: structure,
-manifest or layout record change and every checksum and the seal are made anew, so that libhdf5
-parses them. Each is opened in a forked child with the limits of `verify --untrusted`; one of a
-hundred, those that took their child down first, also by the child process of that command itself.
-A forged file may be refused by name, open unchanged, or open with the numbers that it now
-holds; what takes the child down is counted. Not simulated: structures made by someone who knows a
+manifest or layout record change and every checksum and the seal are made anew (sealer.py), so that
+libhdf5 parses them. Each is opened in a forked child with the limits of `verify --untrusted`; one
+of a hundred, those that took their child down first, also by that command itself. A forged file may
+be refused by name, open unchanged, or open with the numbers that it now holds; what takes the child
+down is counted. Not simulated: structures made by someone who knows a
 hole of libhdf5.
 """
 
@@ -19,6 +19,7 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,11 +27,12 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
+from kdcache import cli
 from kdcache.cache.reader import open_cache
-from kdcache.cache.seal import USER_BLOCK, Extent, Layout, prepared_digest, read_layout, write_seal
-from kdcache.cache.verify import verify_in_child
+from kdcache.cache.seal import USER_BLOCK
 from kdcache.errors import KdcacheError
 from torture.common import HUNG, Job, Row, fork, main, replaced
+from torture.sealer import record_of, seal
 
 JOB = Job()
 CPU_SECONDS, MEMORY = 5, 16 << 30
@@ -104,47 +106,35 @@ def alter(bad: bytearray, places: list[int], generator: random.Random) -> None:
                 bad[place : place + width] = bad[source : source + len(bad[place : place + width])]
 
 
-def forge(
-    good: bytes, path: Path, layout: Layout, places: list[int], generator: random.Random
-) -> str:
+def forge(good: bytes, path: Path, places: list[int], generator: random.Random) -> str:
     """Write a forged file whose every checksum is right. Returns what was forged."""
-    bad, kind = (
-        bytearray(good),
-        generator.choices(("structure", "manifest", "layout"), (8, 1, 1))[0],
-    )
+    bad, record = bytearray(good), record_of(good)
+    kind = generator.choices(("structure", "manifest", "layout"), (8, 1, 1))[0]
+    offset, size = record.extents[0]
     if kind == "structure":
         alter(bad, places, generator)
     elif kind == "manifest":
-        text = good[layout.manifest.offset : layout.manifest.end]
-        value = generator.choice(list(re.finditer(rb'"[^"]*"|\d+', text)))
+        value = generator.choice(list(re.finditer(rb'"[^"]*"|\d+', good[offset : offset + size])))
         token = generator.choice([token for token in TOKENS if len(token) <= len(value[0])])
-        start = layout.manifest.offset + value.start()
+        start = offset + value.start()
         bad[start : start + len(value[0])] = token.ljust(len(value[0]))
     else:
-        number = generator.choice(
+        sizes = (record.block_bytes * 2, record.block_bytes + 1, generator.randrange(len(good)))
+        number = generator.choice((*EXTREMES[:-2], *sizes))
+        manifest, table, *logits = record.extents
+        record = generator.choice(
             (
-                *EXTREMES[:-2],
-                layout.block_bytes * 2,
-                layout.block_bytes + 1,
-                generator.randrange(len(good)),
+                replace(record, file_size=number),
+                replace(record, block_bytes=number),
+                replace(record, extents=((number, manifest[1]), table, *logits)),
+                replace(record, extents=(manifest, (number, table[1]), *logits)),
+                replace(record, extents=(manifest, table, *logits[:2])),
+                replace(record, extents=(manifest, table, *logits[::-1])),
+                replace(record, extents=(manifest, table, *logits, (number, 0))),
             )
         )
-        layout = generator.choice(
-            (
-                replace(layout, file_size=number),
-                replace(layout, block_bytes=number),
-                replace(layout, manifest=Extent(number, layout.manifest.size)),
-                replace(layout, block_crc32=Extent(number, layout.block_crc32.size)),
-                replace(layout, logits=layout.logits[:2]),
-                replace(layout, logits=layout.logits[::-1]),
-                replace(layout, logits=(*layout.logits, Extent(number, 0))),
-            )
-        )
+    seal(bad, record)
     path.write_bytes(bad)
-    with open(path, "r+b") as file:
-        layout = replace(layout, digest=prepared_digest(file.fileno(), layout))
-        os.pwrite(file.fileno(), layout.pack(), 0)
-        write_seal(file.fileno(), layout)
     return kind
 
 
@@ -201,12 +191,13 @@ def damage(
 
 
 def by_command(forged: list[tuple[str, bytes]], path: Path) -> Iterator[str]:
-    """Give forged files to what `verify --untrusted` calls. Yields where the child differs."""
+    """Give forged files to `verify --untrusted`. Yields where its child differs."""
     for end, content in forged:
         path.write_bytes(content)
-        answer = verify_in_child(path)
-        if end.startswith("opened") != (answer is None):
-            yield f"{end}, but the command says: {answer}"
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            code = cli.entry_point(["verify", str(path), "--untrusted"])
+        if end.startswith("opened") != (code == 0):
+            yield f"{end}, but the command ends with {code}"
 
 
 def run(count: int, seed: int) -> Row:
@@ -220,11 +211,9 @@ def run(count: int, seed: int) -> Row:
         path = Path(folder) / "t.h5"
         JOB.fill(path)
         good, places = path.read_bytes(), structure(path)
-        with open(path, "rb") as file:
-            layout = read_layout(file.fileno(), path.name)
         row.violations += damage(10 * count, path, good, places, generator)
         for number in range(count):
-            kind = forge(good, path, layout, places, generator)
+            kind = forge(good, path, places, generator)
             code, said = fork(lambda report: look_at(path, good, report)).finish(2 * CPU_SECONDS)
             hung = code in (HUNG, -signal.SIGXCPU, -signal.SIGKILL)
             end = (

@@ -25,6 +25,7 @@ FULL = {
     "full_disk": 200,
     "corruption": 100_000,
     "headers": 2000,
+    "strangers": 2000,
     "races": 1000,
     "reading": 25,
     "memory": 5,

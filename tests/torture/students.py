@@ -67,7 +67,8 @@ def train(options: TrainOptions, training_data: TrainingData) -> Child:
     def work(report: Any) -> None:
         torch.set_num_threads(1)
         begun = (options.out / "config.json").exists()
-        train_student(resumed_options(options.out) if begun else options, training_data)
+        resumed = resumed_options(options.out, student=options.student) if begun else options
+        train_student(resumed, training_data)
 
     return fork(work)
 

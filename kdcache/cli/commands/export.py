@@ -5,10 +5,12 @@ from pathlib import Path
 
 from kdcache import export
 from kdcache.cli.console import say, warn
+from kdcache.cli.parser import add_model_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    add_model_argument(parser, "student")
     parser.add_argument("--format", required=True, metavar="NAME", help=", ".join(export.FORMATS))
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="file to write (default: RUN/student.NAME)"
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    finished = export.open_run(arguments.run)
+    finished = export.open_run(arguments.run, arguments.student)
     try:
         file, check = export.export_student(
             finished,

@@ -6,19 +6,21 @@ from pathlib import Path
 
 from kdcache import data, export, runtime
 from kdcache.cli.console import say, warn
+from kdcache.cli.parser import add_model_argument
 from kdcache.errors import KdcacheError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
+    add_model_argument(parser, "student")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="predictions of an image")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--device", default="auto", help="where the student runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    finished = export.open_run(arguments.run)
+    finished = export.open_run(arguments.run, arguments.student)
     paths = data.image_files(arguments.images)
     if finished.card.image_shape is None:
         warn(

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="RUN",
-        help="resume the interrupted run in this folder with its own options; alone",
+        help="resume the interrupted run in this folder with its own options; alone,"
+        " but code of your own, package.module:name, must be named again",
     )
     add_options(parser, TrainOptions)
 
@@ -36,11 +37,13 @@ def options_of(arguments: argparse.Namespace) -> TrainOptions:
     folder = given.pop("resume", None)
     if folder is None:
         return options_from(TrainOptions, arguments)
+    names = TrainOptions.names_of_code()
+    code = {name: given.pop(name) for name in names if ":" in given.get(name, "")}
     if given:
         others = ", ".join(map(flag_of, given))
         remedy = f"omit them, or use --config {folder / runs.CONFIG_FILE} in place of --resume"
         raise OptionError("--resume alone: a run has options of its own", others, remedy)
-    return runs.resumed_options(folder)
+    return runs.resumed_options(folder, **code)
 
 
 def run(arguments: argparse.Namespace) -> None:
