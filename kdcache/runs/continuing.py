@@ -23,8 +23,8 @@ def resumed_options(folder: Path, **code: str | None) -> TrainOptions:
     Args:
         code: code of the user's own must be named again, as in `loss="my_losses:l1"`.
 
-    Raises DataError where there is no run, or a finished one's config.json was edited, and
-    OptionError where the run names other code than `code`.
+    Raises DataError where there is no run, or a finished one's config.json was edited; OptionError
+    where the run names other code than `code`.
     """
     config = read_config(folder)
     if config is None:
