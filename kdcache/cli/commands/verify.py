@@ -3,7 +3,6 @@
 import argparse
 import glob
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +125,8 @@ def _in_child(path: Path) -> int:
 
 def _limit() -> None:
     """In the child, before it becomes Python."""
+    import resource  # not on Windows, where the command line says so
+
     resource.setrlimit(resource.RLIMIT_AS, (_CHILD_BYTES, _CHILD_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write
