@@ -84,8 +84,7 @@ def build_model(
     with _seeded(seed):
         if ":" in name:
             module = _build_own(name, small_stem)
-            if state is None:
-                _fit_head(module, classes)
+            _fit_head(module, classes if state is None else _classes_of(state, module))
         else:
             module = _build_torchvision(name, state, classes, preprocessing.image_size)
             if small_stem or (state is not None and has_small_stem(module, state)):
@@ -147,7 +146,9 @@ def _build_torchvision(
 ) -> nn.Module:
     """torchvision's model with as many classes as `state` has, or `classes` where there is none."""
     if state is not None:
-        classes = _classes_of(state, name)
+        with torch.device("meta"):
+            blank = torchvision.models.get_model(name)
+        classes = _classes_of(state, blank)
     arguments: dict[str, Any] = {}
     if classes:
         arguments["num_classes"] = classes
@@ -164,11 +165,11 @@ def _build_torchvision(
         ) from error
 
 
-def _classes_of(state: dict[str, Tensor], name: str) -> int | None:
-    """How many classes the head in a torchvision model's state dict has; None where it has none."""
-    with torch.device("meta"):
-        blank = torchvision.models.get_model(name)
-    head_name, _ = find_head(blank)
+def _classes_of(state: dict[str, Tensor], module: nn.Module) -> int | None:
+    """How many classes the head in a state dict of such a model has; None where it has none."""
+    if count_classes(module) is None:
+        return None
+    head_name, _ = find_head(module)
     weight = state.get(f"{head_name}.weight")
     return weight.shape[0] if weight is not None and weight.ndim else None
 

@@ -62,3 +62,5 @@ resnet56 = partial(SmallResNet, 9)
 
 # a stem of stride 2 makes every layer behind it four times as cheap: for experiments on a CPU
 half_resnet8 = partial(SmallResNet, 1, stem_stride=2)
+# a teacher for it: twice the channels, five times the weights (docs/evidence.md)
+wide_half_resnet8 = partial(SmallResNet, 1, width=32, stem_stride=2)

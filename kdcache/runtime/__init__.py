@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         free_memory,
         gpu_count,
         pick_device,
+        share_threads,
         synchronizer,
         to_cpu_async,
         to_device,

@@ -83,3 +83,11 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
 def gpu_count() -> int:
     """How many GPUs torch sees."""
     return torch.cuda.device_count()
+
+
+def share_threads(processes: int) -> None:
+    """Leave the other processes of a job their part of the CPU's cores.
+
+    Each would otherwise compute with as many threads as there are cores.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))

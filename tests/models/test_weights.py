@@ -58,6 +58,12 @@ class TestWeightsFromAFile:
         assert same(module.state_dict(), resnet_state)
         assert outputs(module, 32) == 7 and isinstance(module.maxpool, nn.Identity)
 
+    def test_a_callable_takes_the_classes_of_its_weights(self, tmp_path: Path) -> None:
+        state = {key: value.half() for key, value in tiny_state(20).items()}
+        built = build_model(TINY, saved(tmp_path / "w.pt", state), seed=1).module.state_dict()
+        assert built["5.weight"].shape == (20, 128) and built["5.weight"].dtype == torch.float32
+        assert all(torch.equal(built[key], state[key].float()) for key in state)
+
     def test_a_small_stem_over_7_by_7_weights_starts_afresh(self, tmp_path: Path) -> None:
         state = build_model("resnet18", "none", seed=0, classes=3).module.state_dict()
         given = build_model(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdcache.errors import OptionError
-from kdcache.runtime import pick_device, synchronizer, to_cpu_async, to_device
+from kdcache.runtime import pick_device, share_threads, synchronizer, to_cpu_async, to_device
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -23,6 +23,17 @@ def test_devices() -> None:
     told = message(lambda: pick_device("toaster"))
     assert told.startswith("expected a device that torch can use here; found --device toaster (")
     assert told.endswith("; try --device cpu")
+
+
+@pytest.mark.parametrize(("processes", "left"), [(1, 6), (2, 3), (4, 1), (7, 1)])
+def test_processes_share_the_threads(processes: int, left: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(6)
+        share_threads(processes)
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without MPS")

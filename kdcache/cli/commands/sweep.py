@@ -120,8 +120,9 @@ def _helping(jobs: int, words: list[str]) -> Iterator[None]:
     try:
         for number in range(1, jobs):
             device = ["--device", f"cuda:{number % gpus}"] if gpus else []
-            command = [sys.executable, "-m", _MODULE, *words, "--jobs", "1", *device]
+            command = [sys.executable, "-m", _MODULE, str(jobs), *words, "--jobs", "1", *device]
             helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+        runtime.share_threads(jobs)
         yield
         for helper in helpers:
             helper.wait()
@@ -152,5 +153,6 @@ def _report(students: Sequence[TrainOptions]) -> int:
     return missing
 
 
-if __name__ == "__main__":  # a helper that `--jobs` started
-    sys.exit(cli.entry_point(["sweep", *sys.argv[1:]]))
+if __name__ == "__main__":  # a helper that `--jobs` started, as one of so many
+    runtime.share_threads(int(sys.argv[1]))
+    sys.exit(cli.entry_point(["sweep", *sys.argv[2:]]))
