@@ -26,7 +26,7 @@ _LEARNING_RATES = {
 }
 _REFERENCE_BATCH = 128  # images in a step; other batches learn in proportion (Goyal et al. 2017)
 _WEIGHT_DECAYS = {"sgd": 5e-4, "adamw": 0.05}
-_MOST_SHOWINGS = 8
+MOST_SHOWINGS = 8
 """How often a cached view is shown, at most, before fresh crops teach more (docs/evidence.md)."""
 
 
@@ -223,7 +223,7 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
 
 def _default_augment(options: TrainOptions, views: int) -> str:
     """The cached views as long as none is shown too often, else crops of the student's own."""
-    few_showings = options.epochs <= _MOST_SHOWINGS * views
+    few_showings = options.epochs <= MOST_SHOWINGS * views
     return "cached" if options.alpha > 0 and views > 1 and few_showings else "crop-flip"
 
 

@@ -151,15 +151,17 @@ class TestControlCharacters:
 def test_a_signal_ends_a_command_as_ctrl_c_does(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = signal.getsignal(number)
-
     def main() -> int:
         os.kill(os.getpid(), number)
         pytest.fail("it went on")
 
-    assert exit_code(main) == 128 + number
-    assert capsys.readouterr().err == "interrupted; nothing was left behind\n"
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        assert exit_code(main) == 128 + number
+        assert capsys.readouterr().err == "interrupted; nothing was left behind\n"
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_under_nohup_a_hang_up_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from kdcache.engine import TrainingCallbacks
 from kdcache.engine import train_student as train
 from kdcache.errors import OptionError
 from kdcache.runs import RunRecorder, read_config, read_summary
+from kdcache.runs.folder import config_digest
 
 ROOT = Path(__file__).parent.parent.parent
 LABELS = [*SHAPES, *STUDENT, "--alpha", 0]
@@ -60,6 +61,14 @@ def interrupt_after(epochs: int, *arguments: object) -> None:
         assert run(train_student.main, *arguments) == 130
 
 
+def begun_otherwise(out: Path, config: dict[str, Any]) -> None:
+    """Make a run's folder one of a run that was begun so: its summary records the digest, too."""
+    (out / "config.json").write_text(json.dumps(config))
+    summary = json.loads((out / "summary.json").read_text())
+    summary["config_digest"] = config_digest(out)
+    (out / "summary.json").write_text(json.dumps(summary))
+
+
 class TestFinished:
     def test_it_says_so_in_a_line_with_the_result(
         self, out: Path, capsys: pytest.CaptureFixture[str]
@@ -88,7 +97,7 @@ class TestFinished:
         config = json.loads((out / "config.json").read_text())
         config |= {"software": "torch 1.0", "device_type": "cuda"}
         config["options"]["precision"] = "bf16"  # the default on a GPU
-        (out / "config.json").write_text(json.dumps(config))
+        begun_otherwise(out, config)
         assert run(train_student.main, *LABELS, "--out", out) == 0
         (out / "summary.json").unlink()
         message = refused(train_student.main, capsys, *LABELS, "--out", out)
@@ -96,7 +105,7 @@ class TestFinished:
 
     def test_other_images_are_noticed(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = json.loads((out / "config.json").read_text()) | {"images": "0" * 64}
-        (out / "config.json").write_text(json.dumps(config))
+        begun_otherwise(out, config)
         message = refused(train_student.main, capsys, *LABELS, "--out", out)
         assert f"the cache and images with which {out} was begun; found images: 000" in message
 

@@ -243,7 +243,20 @@ class TestPlan:
             "the labels are the teacher's own predictions, so its accuracy says nothing"
         ]
 
-    def test_a_better_baseline_is_a_warning(self, indexed_images: Images) -> None:
-        lines = self.plan(indexed_images(), best=0.85, epochs=4)
-        assert lines[1].startswith("warning: runs/labels, trained on labels only, reaches 85.0%")
+    def test_a_better_baseline_is_said_and_with_a_large_alpha_warned_of(
+        self, indexed_images: Images
+    ) -> None:
+        said = self.plan(indexed_images(), best=0.85, epochs=4)[1]
+        assert said.startswith("runs/labels, trained on labels only, reaches 85.0%, more than this")
+        warned = self.plan(indexed_images(), best=0.85, epochs=4, alpha=0.6)[1]
+        assert warned.startswith("warning: runs/labels, trained on labels only, reaches 85.0%")
+        assert "--alpha 0.5" in warned
         assert len(self.plan(indexed_images(), best=0.75, epochs=4)) == 1
+
+    def test_views_that_are_shown_too_often_are_warned_of(self, indexed_images: Images) -> None:
+        """4 cached views: 32 epochs show each 8 times, 33 more than that."""
+        chosen: dict[str, Any] = {"augment": "cached"}
+        assert "warning" not in self.plan(indexed_images(), epochs=32, **chosen)[1]
+        warned = self.plan(indexed_images(), epochs=33, **chosen)[1]
+        assert warned.startswith("warning: 33 epochs share 4 cached views: each is shown about 8.2")
+        assert "omit --augment" in warned

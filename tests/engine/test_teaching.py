@@ -273,9 +273,8 @@ class TestLabels:
             tmp_path / "run", cache, "--labels", "teacher", "--alpha", 1
         )
         assert student["5.weight"].shape == (20, 128) and summary["labels"] == "teacher"
-        assert summary["teacher"]["test_accuracy"] == 1.0, (
-            "the labels are the teacher's own predictions"
-        )
+        # the labels are its own predictions: 100 % would say nothing of how good it is
+        assert summary["teacher"]["test_accuracy"] is None
         assert history[-1]["agreement"] == pytest.approx(history[-1]["validation_accuracy"])
 
     def test_labels_play_no_part(self, cache: Path) -> None:
@@ -307,7 +306,7 @@ class TestTrainImages:
         )
 
 
-def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
+def test_a_teacher_that_is_worse_than_labels_only_is_named(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tmp_path / "labels", cache, "--alpha", 0)
@@ -319,12 +318,12 @@ def test_a_teacher_that_is_worse_than_labels_only_is_warned_of(
         (tmp_path / "labels" / "summary.json").write_text(changed)
         capsys.readouterr()
         train(tmp_path / f"distilled-{accuracy}", cache)
-        assert ("distilling can hardly help" in capsys.readouterr().out) is warned
+        assert ("trained on labels only, reaches" in capsys.readouterr().out) is warned
     (tmp_path / "labels" / "summary.json").write_text(
         json.dumps(summary | {"validation_accuracy": 1.0, "validation_digest": "x"})
     )
     train(tmp_path / "other-images", cache)
-    assert "distilling can hardly help" not in capsys.readouterr().out
+    assert "trained on labels only, reaches" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

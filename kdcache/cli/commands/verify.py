@@ -3,7 +3,6 @@
 import argparse
 import glob
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +92,14 @@ def _in_child(path: Path) -> int:
 
     It says what that process said, and returns its exit code; 1 where it came to no end of its own.
     """
+    import resource  # not at the top: Windows lacks it, and is refused in one line
+
+    def limit() -> None:
+        """In the child, before it becomes Python."""
+        resource.setrlimit(resource.RLIMIT_AS, (_CHILD_BYTES, _CHILD_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write
+
     # The child imports what this process would, whatever lies in the current folder.
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -105,7 +112,7 @@ def _in_child(path: Path) -> int:
             capture_output=True,
             text=True,
             timeout=_CHILD_SECONDS,
-            preexec_fn=_limit,
+            preexec_fn=limit,
             stdin=subprocess.DEVNULL,
             env=environment,
         )
@@ -122,13 +129,6 @@ def _in_child(path: Path) -> int:
         told = line.startswith("error: ")
         warn(line if told else f"error: reading {path} ended the reading process ({line})")
     return child.returncode
-
-
-def _limit() -> None:
-    """In the child, before it becomes Python."""
-    resource.setrlimit(resource.RLIMIT_AS, (_CHILD_BYTES, _CHILD_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write
 
 
 def _short(value: Any) -> str:
