@@ -41,6 +41,7 @@ thousand_classes = partial(SmallResNet, 3, classes=1000)  # `evidence:thousand_c
 LABELS = {"alpha": 0.0}
 DEFAULT = {"temperature": 2.0, "alpha": 0.5}
 IMAGENET = {  # teacher, its input in pixels, cached views
+    "imagenet": ("efficientnet_lite0", 96, 4),
     "lite0-96": ("efficientnet_lite0", 96, 16),
     "lite0-160": ("efficientnet_lite0", 160, 4),
     "lite2-96": ("efficientnet_lite2", 96, 4),
@@ -208,6 +209,16 @@ FEW_LABELS = {
     for fraction, images, epochs in (("1 %", 400, 60), ("10 %", 4000, 30), ("100 %", 40000, 6))
     for kind, settings in (("labels only", LABELS), ("distilled", {}))
 }
+PATIENCE = {
+    f"{epochs} epochs, {name}": {"epochs": epochs, **settings}
+    for epochs in (10, 60)
+    for name, settings in {
+        "labels only": LABELS,
+        "cached views, T = 4, alpha = 0.9": {"augment": "cached"},
+        "cached views, T = 2, alpha = 0.5": {"augment": "cached"} | DEFAULT,
+        "own crops, T = 2, alpha = 0.5": {"augment": "crop-flip"} | DEFAULT,
+    }.items()
+}
 SCHEDULES = {
     f"{epochs} epochs, {name}": {"epochs": epochs, **settings}
     for epochs in (10, 25, 75, 200)
@@ -221,12 +232,14 @@ SCHEDULES = {
 TEACHERS: dict[str, Settings] = {"labels only": LABELS | {"epochs": 75}} | {
     f"{model} at {pixels} px": {"epochs": 75, "views": 4, "teacher": name} | DEFAULT
     for name, (model, pixels, _) in IMAGENET.items()
+    if name != "imagenet"
 }
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "views": ("cifar10", VIEWS),
     "temperatures": ("cifar10", TEMPERATURES),
     "losses": ("cifar10", LOSSES),
     "few-labels": ("cifar10", FEW_LABELS),
+    "patience": ("imagenet", PATIENCE),
     "schedules": ("lite0-96", SCHEDULES),
     "teachers": ("lite0-96", TEACHERS),
     "shapes-views": ("shapes", VIEWS),
