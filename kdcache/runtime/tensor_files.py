@@ -41,6 +41,8 @@ def _save(state: Any, file: BinaryIO) -> None:
         hidden = error.__context__  # torch's own error takes the place of what the file raised
         if isinstance(hidden, OSError):
             raise OSError(hidden.errno, hidden.strerror) from error
+        if isinstance(hidden, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         raise
     file.seek(-len(_NO_COMMENT), os.SEEK_END)
     file.write(struct.pack("<H", _COMMENT_BYTES))

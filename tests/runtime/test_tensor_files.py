@@ -9,6 +9,7 @@ import torch
 
 from kdcache.errors import DataError
 from kdcache.runtime import load_tensors, save_tensors
+from kdcache.runtime.tensor_files import _Hashing
 
 CPU = torch.device("cpu")
 STATE = {"weight": torch.arange(7.0), "count": torch.tensor(3), "epoch": 5}
@@ -118,3 +119,23 @@ def test_what_others_saved(form: str, tmp_path: Path) -> None:
     assert same(load_tensors(path, CPU, foreign=True))
     if form != "zip":
         refusal(path)  # we never wrote it
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_ctrl_c_while_it_is_written_stays_ctrl_c(
+    call: int, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.save calls the file from C++, and ends in a RuntimeError of its own."""
+    write, calls = _Hashing.write, []
+
+    def interrupted(self: _Hashing, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return write(self, data)
+
+    monkeypatch.setattr(_Hashing, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors(saved, STATE)
+    assert len(calls) >= call
+    assert same(load_tensors(saved, CPU)) and [saved] == list(saved.parent.iterdir())

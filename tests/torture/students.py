@@ -73,6 +73,10 @@ def train(options: TrainOptions, training_data: TrainingData) -> Child:
     return fork(work)
 
 
+OF_ITS_PLACE = {"seconds", "name", "config_digest"}
+"""What a summary says of its run's duration and folder, which config.json names, too."""
+
+
 def result(folder: Path) -> dict[str, Any]:
     """Everything that a finished run left, but for times and its own name."""
     history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -85,7 +89,7 @@ def result(folder: Path) -> dict[str, Any]:
     best = torch.load(folder / "best.pt", weights_only=True)
     return {
         "history": timeless,
-        "summary": {key: summary[key] for key in summary.keys() - {"seconds", "name"}},
+        "summary": {key: summary[key] for key in summary.keys() - OF_ITS_PLACE},
         "weights": {key: value.numpy().tobytes() for key, value in weights.items()},
         "best": {key: value.numpy().tobytes() for key, value in best["model"].items()},
     }

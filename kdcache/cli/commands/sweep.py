@@ -128,7 +128,7 @@ def _helping(jobs: int, words: list[str]) -> Iterator[None]:
             helper.wait()
     finally:
         for helper in helpers:
-            helper.terminate()
+            helper.kill()  # an epoch at most is lost, as by a signal that it could catch
         for helper in helpers:
             helper.wait()
 
