@@ -75,7 +75,7 @@ demo: install
 	$(VENV)/bin/kdcache compare $(DEMO)/students --chart $(DEMO)/comparison.png --html $(DEMO)/report.html
 	@echo "pictures of each student: curves.png, confusion.png and views.png in $(DEMO)/students/*"
 
-# $(WEIGHTS), anew: 10 minutes on two cores
+# $(WEIGHTS), anew: 7 minutes of processor time
 demo-teacher: install
 	$(RUN) train_student.py --dataset shapes-fine --student $(TEACHER) --alpha 0 --image-size 32 --epochs 2 --batch-size 256 \
 	    --out runs/demo-teacher --overwrite
