@@ -10,6 +10,11 @@ from kdcache.report.comparison.groups import Group
 from kdcache.runs import Run
 
 
+def short_name(model: str) -> str:
+    """A model's name for headings and charts: of package.module:name, the name."""
+    return model.rpartition(":")[2]
+
+
 @dataclass(frozen=True)
 class TeacherRow:
     """A teacher as its students saw it. Accuracies are fractions of 1; None where not recorded."""
@@ -22,7 +27,7 @@ class TeacherRow:
     @property
     def label(self) -> str:
         """What it is, and which one."""
-        return f"{self.what}: {self.model}"
+        return f"{self.what}: {short_name(self.model)}"
 
     def to_json(self) -> dict[str, Any]:
         return {"what": self.what, "kind": "teacher"} | {

@@ -25,6 +25,7 @@ from kdcache.report.comparison import (
     option_text,
     varied_options,
 )
+from kdcache.report.comparison.rows import short_name
 from kdcache.report.page import prediction_charts, score_charts
 from kdcache.report.page.charts import Chart
 from kdcache.report.page.dataset_images import disagreements
@@ -96,7 +97,7 @@ def _hash(script: str) -> str:
 def _title(groups: Sequence[Group]) -> str:
     students = list(dict.fromkeys(group.student for group in groups))
     dataset = groups[0].runs[0].summary.dataset or "one dataset"
-    who = students[0] if len(students) == 1 else f"{len(students)} students"
+    who = short_name(students[0]) if len(students) == 1 else f"{len(students)} students"
     kinds = {"with": best_of(groups, True), "without": best_of(groups, False)}
     how = " and ".join(name for name, group in kinds.items() if group is not None)
     return f"{who} on {dataset}, {how} a teacher"
