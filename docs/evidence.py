@@ -224,8 +224,8 @@ SCHEDULES = {
     for epochs in (10, 25, 75, 200)
     for name, settings in {
         "labels only": LABELS,
-        **{f"{views} views": {"views": views} | DEFAULT for views in (1, 4, 16)},
-        "16 views, own crops": {"views": 16, "augment": "crop-flip"} | DEFAULT,
+        **{f"--views {views}": {"views": views} | DEFAULT for views in (1, 4, 16)},
+        "--views 16, own crops": {"views": 16, "augment": "crop-flip"} | DEFAULT,
     }.items()
     if epochs < 200 or "own crops" not in name  # the default has own crops there
 }
