@@ -1,8 +1,11 @@
 # make demo: the whole job on the embedded dataset.  make test: all tests.
 # make lint: what ruff says of the code and its format.  make typecheck: what basedpyright says.
-# make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
+# make demo-teacher: the weights of the demo's teacher, anew.
 # make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
-# make lock: the files in requirements/, anew.  Each but the last two makes .venv first.
+# make torture: docs/torture.md's tests at full size.
+# All of these make .venv first. These two do not:
+# make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
+# make lock: the files in requirements/, anew.
 
 PYTHON ?= python3
 PYTHON311 ?= python3.11
