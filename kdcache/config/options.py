@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -146,16 +146,18 @@ class Options:
 
     def used_only(self: Kind) -> Kind:
         """The same options with the defaults of those that do nothing beside the others."""
-        defaults = {item.name: item.default for item in fields(self)}
         options = self
         while unused := {name for name, _ in options.unused(options.changed())}:
-            options = options.replace(**{name: defaults[name] for name in unused})
+            options = options._with_defaults(unused)
         return options
 
     def without_start(self: Kind) -> Kind:
         """The same options with the defaults of those that say what becomes of an earlier run."""
-        defaults = {item.name: item.default for item in fields(self)}
-        return self.replace(**{name: defaults[name] for name in self.names(Role.START)})
+        return self._with_defaults(self.names(Role.START))
+
+    def _with_defaults(self: Kind, names: Collection[str]) -> Kind:
+        defaults = {item.name: item.default for item in fields(self) if item.name in names}
+        return self.replace(**defaults)
 
     @classmethod
     def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
