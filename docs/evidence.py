@@ -30,7 +30,7 @@ from kdcache.config import TrainOptions
 from kdcache.data import Renderer, load_images, whole_image_views
 from kdcache.distill import TeacherTargets, load_or_fit_probe
 from kdcache.engine import TrainingData, load_training_data
-from kdcache.models import SmallResNet, build_model
+from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, SmallResNet, build_model
 from kdcache.report.comparison.statistics import paired_test
 from kdcache.runs import RunSummary, read_run
 from kdcache.search import SweepCallbacks, finished, train_all
@@ -40,14 +40,18 @@ NET = "kdcache.models.small_resnets"
 thousand_classes = partial(SmallResNet, 3, classes=1000)  # `evidence:thousand_classes`
 LABELS = {"alpha": 0.0}
 DEFAULT = {"temperature": 2.0, "alpha": 0.5}
-IMAGENET = {  # teacher, its input in pixels, cached views
-    "imagenet": ("efficientnet_lite0", 96, 4),
-    "lite0-96": ("efficientnet_lite0", 96, 16),
-    "lite0-160": ("efficientnet_lite0", 160, 4),
-    "lite2-96": ("efficientnet_lite2", 96, 4),
-    "lite2-160": ("efficientnet_lite2", 160, 4),
-    "lite2-224": ("efficientnet_lite2", 224, 4),
+FEW, ALL = ["--limit", 4000], []  # 3,200 training images of CIFAR-10, or 40,000
+IMAGENET = {  # teacher, its input in pixels, cached views, images
+    "imagenet": ("efficientnet_lite0", 96, 4, FEW),
+    "lite0-96": ("efficientnet_lite0", 96, 16, FEW),
+    "lite0-160": ("efficientnet_lite0", 160, 4, FEW),
+    "lite2-96": ("efficientnet_lite2", 96, 4, FEW),
+    "lite2-160": ("efficientnet_lite2", 160, 4, FEW),
+    "lite2-224": ("efficientnet_lite2", 224, 4, FEW),
+    "lite2-160-tuned": ("efficientnet_lite2", 160, 4, FEW),
+    "lite2-160-all": ("efficientnet_lite2", 160, 1, ALL),
 }
+NORMALISATION = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
 
 class Bench:
@@ -56,17 +60,27 @@ class Bench:
     def __init__(self, name: str, work: Path, data: Path) -> None:
         self.name, self.work, self.data = name, work / name, data
         self.cache = self.work / "teacher.h5"
+        self.pretrained = work / "lite0.pt"
 
     def prepare(self) -> None:
         """Train the teacher, but for ImageNet's, and fill its cache, unless they are there."""
         images = ["--dataset", "folder", "--data", self.data]
         views, size = 16, ["--image-size", 32]
         if self.name in IMAGENET:
-            model, pixels, views = IMAGENET[self.name]
-            images += ["--limit", 4000]
+            model, pixels, views, some = IMAGENET[self.name]
+            images += some
             size = ["--image-size", pixels]
-            teacher = [f"evidence:{model}"]
-            teacher += ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
+            teacher = [f"evidence:{model}", *NORMALISATION]
+            if not self.pretrained.exists():
+                self.pretrained.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(efficientnet_lite0().state_dict(), self.pretrained)
+            if self.name.endswith("tuned"):
+                trained, weights = self.work / "teacher", self.work / "imagenet.pt"
+                weights.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(efficientnet_lite2().state_dict(), weights)
+                tuned = ["--student", *teacher, "--student-weights", weights, *size]
+                train_teacher(trained, *images, *tuned, "--epochs", 4)
+                teacher += ["--teacher-weights", trained / "student.pt"]
         elif self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
             recipe = ["--epochs", 1, "--batch-size", 256, "--lr", 0.5, "--augment", "none"]
@@ -104,6 +118,9 @@ class Bench:
             common = {"student": "shufflenet_v2_x0_5", "epochs": 40, "batch_size": 64, "lr": 0.02}
             common |= {"temperature": 2.0, "alpha": 0.5}
         common |= {"cache": self.cache, "student_weights": "none", "image_size": 32}
+        if settings.get("student") == "evidence:efficientnet_lite0":
+            common |= {"student_weights": str(self.pretrained), "image_size": 96}
+            common |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         if settings.get("live_teacher"):
             settings = settings | {"teacher_weights": str(self.work / "teacher" / "student.pt")}
         name = (
@@ -145,8 +162,8 @@ def _efficientnet(name: str, weights: Any) -> nn.Module:
 
 def train_teacher(out: Path, *arguments: object) -> None:
     if not (out / "summary.json").exists():
-        common = ["--student-weights", "none", "--alpha", 0, "--image-size", 32]
-        run(train_student, *arguments, *common, "--out", out, "--overwrite")
+        common = ["--student-weights", "none", "--image-size", 32, "--alpha", 0]
+        run(train_student, *common, *arguments, "--out", out, "--overwrite")
 
 
 def with_thousand_classes(weights: Path, folder: Path) -> dict[str, torch.Tensor]:
@@ -231,8 +248,33 @@ SCHEDULES = {
 }
 TEACHERS: dict[str, Settings] = {"labels only": LABELS | {"epochs": 75}} | {
     f"{model} at {pixels} px": {"epochs": 75, "views": 4, "teacher": name} | DEFAULT
-    for name, (model, pixels, _) in IMAGENET.items()
-    if name != "imagenet"
+    for name, (model, pixels, _, _) in IMAGENET.items()
+    if name in ("lite0-96", "lite0-160", "lite2-96", "lite2-160", "lite2-224")
+}
+TAUGHT: Settings = {"teacher": "lite2-160", "views": 4}
+IMAGENET_TEMPERATURES = {"labels only": LABELS | {"epochs": 75}} | {
+    f"T = {t:g}, alpha = {a:g}": TAUGHT | {"epochs": 75, "temperature": t, "alpha": a}
+    for t in (1.0, 2.0, 4.0)
+    for a in (0.5, 0.9)
+}
+IMAGENET_PROJECTIONS = {"labels only": LABELS | {"epochs": 25}} | {
+    name: TAUGHT | {"epochs": 25} | DEFAULT | settings
+    for name, settings in PROJECTIONS.items()
+    if name != "labels only"
+}
+SHORT: Settings = {"student": "evidence:efficientnet_lite0", "epochs": 3}
+PRETRAINED = {
+    "labels only": SHORT | LABELS,
+    **{
+        f"{projection}, lite2 at 160 px": SHORT | TAUGHT | DEFAULT | {"projection": projection}
+        for projection in ("probe", "head", "probe+head")
+    },
+    "lite2 fine-tuned first, none": SHORT | TAUGHT | DEFAULT | {"teacher": "lite2-160-tuned"},
+}
+ALL_LABELS = {
+    f"{epochs} epochs, {name}": {"epochs": epochs, **settings}
+    for epochs in (3, 12)
+    for name, settings in {"labels only": LABELS, "distilled, 1 view": DEFAULT}.items()
 }
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "views": ("cifar10", VIEWS),
@@ -242,6 +284,10 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "patience": ("imagenet", PATIENCE),
     "schedules": ("lite0-96", SCHEDULES),
     "teachers": ("lite0-96", TEACHERS),
+    "imagenet-temperatures": ("lite0-96", IMAGENET_TEMPERATURES),
+    "imagenet-projections": ("lite0-96", IMAGENET_PROJECTIONS),
+    "imagenet-pretrained": ("lite0-96", PRETRAINED),
+    "imagenet-all-labels": ("lite2-160-all", ALL_LABELS),
     "shapes-views": ("shapes", VIEWS),
     "shapes-projections": ("shapes", PROJECTIONS),
     "cifar10-projections": ("cifar10-1000", PROJECTIONS),
