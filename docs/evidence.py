@@ -246,10 +246,21 @@ SCHEDULES = {
     }.items()
     if epochs < 200 or "own crops" not in name  # the default has own crops there
 }
-TEACHERS: dict[str, Settings] = {"labels only": LABELS | {"epochs": 75}} | {
-    f"{model} at {pixels} px": {"epochs": 75, "views": 4, "teacher": name} | DEFAULT
-    for name, (model, pixels, _, _) in IMAGENET.items()
-    if name in ("lite0-96", "lite0-160", "lite2-96", "lite2-160", "lite2-224")
+TEACHERS: dict[str, Settings] = {
+    "75 epochs, labels only": LABELS | {"epochs": 75},
+    **{
+        f"75 epochs, {model} at {pixels} px": {"epochs": 75, "views": 4, "teacher": name} | DEFAULT
+        for name, (model, pixels, _, _) in IMAGENET.items()
+        if name in ("lite0-96", "lite0-160", "lite2-96", "lite2-160", "lite2-224")
+    },
+    "200 epochs, labels only": LABELS | {"epochs": 200},
+    **{
+        f"200 epochs, {name}": {"epochs": 200, "views": 4, "teacher": bench} | DEFAULT
+        for name, bench in (
+            ("efficientnet_lite0 at 96 px", "lite0-96"),
+            ("efficientnet_lite2 at 160 px", "lite2-160"),
+        )
+    },
 }
 TAUGHT: Settings = {"teacher": "lite2-160", "views": 4}
 IMAGENET_TEMPERATURES = {"labels only": LABELS | {"epochs": 75}} | {
