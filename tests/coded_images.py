@@ -23,7 +23,7 @@ def coded(label: int, number: int, height: int = 6, width: int = 6) -> np.ndarra
 def write_folder(
     root: Path, counts: dict[str, int], splits: tuple[str, ...] = ("train", "test")
 ) -> Path:
-    for offset, split in zip((0, 100), splits, strict=False):
+    for offset, split in zip((0, 100, 200), splits, strict=False):
         for label, (name, count) in enumerate(sorted(counts.items())):
             for number in range(count):
                 save_png(root / split / name / f"{number:03}.png", coded(label, number + offset))

@@ -31,7 +31,20 @@ def open_counted(request: Request) -> Source:
 
 
 STRIPES = DatasetReader(open_stripes)
+
+
+def _open_with_validation(request: Request) -> Source:
+    """Images of the values 0 to 2, then one test image of 3, and validation images of 4 and 5."""
+    labels = np.arange(6) % 3
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.broadcast_to(rows[:, None, None, None], (len(rows), 3, 4, 4)).astype(np.uint8)
+
+    return Source("abc", labels[:3], labels[3:4], read, validation_labels=labels[4:])
+
+
 COUNTED = DatasetReader(open_counted)
+WITH_VALIDATION = DatasetReader(_open_with_validation)
 
 
 def _spoilt_labels(change: NDArray[np.int64], dtype: type) -> DatasetReader:

@@ -21,7 +21,8 @@ class DatasetRecord:
 
     `image_shape` is (height, width) in pixels; `limit` the number of images that were taken, None
     for all; `store_size` the side in pixels at which an image folder's images are stored, None for
-    other datasets.
+    other datasets; `split_seed` that of the choice of validation images, None where the dataset has
+    them.
     """
 
     name: str
@@ -29,7 +30,7 @@ class DatasetRecord:
     image_shape: tuple[int, int]
     limit: int | None
     store_size: int | None
-    split_seed: int
+    split_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _dataset(entry: JsonObject) -> DatasetRecord:
         (int(shape[0]), int(shape[1])),
         entry.integer("limit", 1) if "limit" in entry else None,
         entry.integer("store_size", 1, _LARGEST_SIDE) if "store_size" in entry else None,
-        _integer(entry, "split_seed", SEEDS),
+        _integer(entry, "split_seed", SEEDS) if "split_seed" in entry else None,
     )
 
 

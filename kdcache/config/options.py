@@ -210,7 +210,8 @@ class DatasetOptions(Options):
     )
     limit: int | None = option(
         None,
-        "take this many training and this many test images, spread evenly over the classes",
+        "take this many training and this many test images (and validation images, where they are"
+        " given), spread evenly over the classes",
         Role.DATA,
         within=AT_LEAST_1,
         group=Group.DATA,
@@ -227,7 +228,7 @@ class DatasetOptions(Options):
     )
     split_seed: int = option(
         0,
-        "seed of the split into 80 % training and 20 % validation",
+        "seed of the split into 80 % training and 20 % validation, where the dataset has none",
         Role.DATA,
         within=SEEDS,
         group=Group.DATA,

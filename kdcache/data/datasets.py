@@ -48,18 +48,20 @@ def load_images(
     split_seed: int = 0,
     stream: bool | None = None,
 ) -> ImageData:
-    """Read a dataset, and hold back 20 % of its training images, stratified, as validation split.
+    """Read a dataset in three splits.
+
+    Where it has no validation split, 20 % of its training images, stratified, become one.
 
     Args:
         name: of `DATASETS`, or package.module:name of a `DatasetReader`.
         folder: where the images are, or where torchvision's datasets are downloaded to.
-        limit: of the training and of the test images, take this many, spread evenly over the
-            classes; None takes all.
+        limit: of the training, test and given validation images, take this many each, spread
+            evenly over the classes; None takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
             means the size of at least nine in ten images, else 256.
         image_shape: folder only: height and width in pixels to which all images are brought, as a
             cache or a student records them; None leaves it to the images.
-        split_seed: of the choice of validation images.
+        split_seed: of the choice of validation images; 0 where the dataset has them.
         stream: have the images read ahead instead of kept on the device (True), or not (False), or
             where they are a folder's and would take half of the machine's memory (None). A folder's
             are then decoded into a file in it, which the next call with the same images and the
@@ -68,8 +70,9 @@ def load_images(
     A KdcacheWarning names classes with a single training image, and images of another size than
     the others.
 
-    Raises OptionError where there is no such dataset; DataError where the images cannot be had,
-    cannot be read or are too few to split, or the file cannot be made.
+    Raises OptionError where there is no such dataset, or no validation images to choose by a seed;
+    DataError where the images cannot be had, cannot be read or are too few to split, or the file
+    cannot be made.
     """
     reader = DATASETS.load(name)
     if not isinstance(reader, DatasetReader):
@@ -78,31 +81,48 @@ def load_images(
         )
     source = reader.open(Request(folder, limit, store_size, image_shape, stream))
     check_labels(source, name)
-    validation = validation_rows(source.train_labels, split_seed)
-    if not len(validation) or not len(source.test_labels):
+    given = source.validation_labels is not None
+    if given and split_seed:
+        expected = f"no --split-seed, because the validation images in {folder} are given"
+        raise OptionError(expected, f"--split-seed {split_seed}", "omit it, or remove them")
+    rows = _rows_of_splits(source, split_seed)
+    lengths = [len(rows[split]) for split in SPLITS]
+    pixels = source.read(np.concatenate([rows[split] for split in SPLITS]))
+    check_pixels(pixels, sum(lengths), name)
+    labels = np.concatenate(list(source.labels.values()))
+    splits = {}
+    for split, images in zip(SPLITS, torch.from_numpy(pixels).split(lengths), strict=True):
+        own = rows[split]
+        files = [source.files[int(row)] for row in own] if source.files else ()
+        splits[split] = Split(images, torch.from_numpy(labels[own]), files)
+    streamed = bool(stream) or source.streamed
+    stored = store_size or DEFAULT_STORE_SIZE
+    seed = None if given else split_seed
+    return ImageData(name, source.class_names, splits, streamed, limit, stored, seed)
+
+
+def _rows_of_splits(source: Source, seed: int) -> dict[str, NDArray[np.int64]]:
+    """The rows of each split, in its own order."""
+    rows: dict[str, NDArray[np.int64]] = {}
+    first = 0
+    for split, labels in source.labels.items():
+        rows[split] = np.arange(first, first + len(labels))
+        first += len(labels)
+    expected = "at least one image in each split"
+    if "validation" not in rows:
+        expected = "at least two training images of some class and one test image"
+        rows["validation"] = validation_rows(source.train_labels, seed)
+        rows["train"] = np.setdiff1d(rows["train"], rows["validation"])
+    if not all(map(len, rows.values())):
         raise DataError(
-            "at least two training images of some class and one test image",
+            expected,
             f"{len(source.train_labels)} training and {len(source.test_labels)} test images"
             f" in {len(source.class_names)} classes",
             "give more images or a larger --limit",
         )
-    train = np.setdiff1d(np.arange(len(source.train_labels)), validation)
-    _warn_of_single_images(source)
-    labels = (source.train_labels[train], source.train_labels[validation], source.test_labels)
-    lengths = [len(own) for own in labels]
-    pixels = source.read(np.concatenate((train, validation)))
-    check_pixels(pixels, sum(lengths), name)
-    images = torch.from_numpy(pixels).split(lengths)
-    splits = {}
-    test = np.arange(len(source.test_labels)) + len(source.train_labels)
-    for split, own_images, own_labels, rows in zip(
-        SPLITS, images, labels, (train, validation, test), strict=True
-    ):
-        files = [source.files[int(row)] for row in rows] if source.files else ()
-        splits[split] = Split(own_images, torch.from_numpy(own_labels), files)
-    streamed = bool(stream) or source.streamed
-    stored = store_size or DEFAULT_STORE_SIZE
-    return ImageData(name, source.class_names, splits, streamed, limit, stored, split_seed)
+    if source.validation_labels is None:
+        _warn_of_single_images(source)
+    return rows
 
 
 def _warn_of_single_images(source: Source) -> None:
@@ -114,7 +134,7 @@ def _warn_of_single_images(source: Source) -> None:
             f"{len(names)} of {len(counts)} classes have a single training image, so the validation"
             f" split has none of them: {shown}",
             KdcacheWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -183,34 +203,50 @@ def _render(stream: str, count: int, request: Request) -> Pair:
 
 
 def _open_folder(request: Request) -> Source:
+    """Image files in class folders: train, test, and validation or val where there is one."""
     folder = request.folder
-    train_folder = folder / "train"
-    test_folder = folder / "test"
-    if not test_folder.is_dir() and (folder / "val").is_dir():
-        test_folder = folder / "val"
-    class_names, train, train_labels = _list_files(train_folder, request.limit)
-    test_names, test, test_labels = _list_files(test_folder, request.limit)
-    if class_names != test_names:
-        only = ", ".join(sorted(set(class_names) ^ set(test_names)))
-        raise DataError(
-            f"the same class folders in {train_folder} and {test_folder}",
-            f"only in one of them: {only}",
-            "add or remove the class folders",
-        )
-    files = train + test
+    names, files, labels = ("train", "test", *_validation_folder(folder)), [], []
+    if not (folder / "test").is_dir() and names[2:] == ("val",):
+        names = ("train", "val")  # ImageNet's layout: the split called val is all there is
+    class_names: tuple[str, ...] = ()
+    for name in names:
+        found, own_files, own_labels = _list_files(folder / name, request.limit)
+        class_names = class_names or found
+        if found != class_names:
+            only = ", ".join(sorted(set(class_names) ^ set(found)))
+            raise DataError(
+                f"the same class folders in {folder / 'train'} and {folder / name}",
+                f"only in one of them: {only}",
+                "add or remove the class folders",
+            )
+        files += own_files
+        labels.append(own_labels)
     shape = request.image_shape or common_shape(files, request.store_size)
     streamed = request.stream
     if streamed is None:
         streamed = not fits_in_memory(len(files) * 3 * math.prod(shape))
 
-    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        paths = [train[row] for row in order] + test
+    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        paths = [files[row] for row in rows]
         if streamed:
             return read_images_into_file(paths, shape, folder)
         return read_images(paths, shape)
 
-    names = [str(path) for path in files]
-    return Source(class_names, train_labels, test_labels, read, streamed, names)
+    train, test, *validation = labels
+    paths = [str(path) for path in files]
+    return Source(class_names, train, test, read, streamed, paths, *validation)
+
+
+def _validation_folder(folder: Path) -> list[str]:
+    """The name of the folder of validation images, if there is one."""
+    there = [name for name in ("validation", "val") if (folder / name).is_dir()]
+    if len(there) > 1:
+        raise DataError(
+            "one folder of validation images",
+            f"{folder}/validation and {folder}/val",
+            "remove one of them",
+        )
+    return there
 
 
 def _list_files(

@@ -17,8 +17,8 @@ class Request:
 
     Args:
         folder: where its files are, or where they are downloaded to.
-        limit: of the training and of the test images, take this many, spread evenly over the
-            classes; None takes all.
+        limit: of the images of each split, take this many, spread evenly over the classes; None
+            takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
             leaves it to the images.
         image_shape: folder only: height and width in pixels to which all images are brought, where
@@ -40,13 +40,15 @@ class Source:
 
     Args:
         class_names: K names; label k is the class class_names[k].
-        train_labels: int64 `(N,)` of the training images, before some become the validation split.
+        train_labels: int64 `(N,)` of the training images.
         test_labels: int64 `(M,)` of the test images.
-        read: takes all rows of the training images in some order, int64 `(N,)`, and returns uint8
-            `(N + M, 3, H, W)`: the training images in that order, behind them the test images.
+        read: takes rows, int64 `(R,)`, and returns their pixels, uint8 `(R, 3, H, W)`. Rows count
+            all images: the training images from 0, then the test images, then the validation
+            images, each in the order of their labels.
         streamed: whether the pixels lie in a mapped file.
-        files: of the training images, and behind them of the test images, in the order of the
-            labels, to name them in messages; empty where images have no files of their own.
+        files: of each row, to name it in messages; empty where images have no files of their own.
+        validation_labels: int64 `(L,)`, where there is a validation split; None has one drawn from
+            the training images.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +57,15 @@ class Source:
     read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     streamed: bool = False
     files: Sequence[str] = ()
+    validation_labels: NDArray[np.int64] | None = None
+
+    @property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Those of each split that is given, in the order of the rows."""
+        labels = {"train": self.train_labels, "test": self.test_labels}
+        if self.validation_labels is not None:
+            labels["validation"] = self.validation_labels
+        return labels
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class DatasetReader:
 def check_labels(source: Source, name: str) -> None:
     """A dataset of the user's own may have made them in any way."""
     classes = len(source.class_names)
-    for labels in (source.train_labels, source.test_labels):
+    for labels in source.labels.values():
         right_type = labels.dtype == np.int64 and labels.ndim == 1
         if right_type and np.all((labels >= 0) & (labels < classes)):
             continue
@@ -114,12 +125,13 @@ def source_in_memory(
     train_rows = evenly_spread_rows(train_labels, limit)
     test_rows = evenly_spread_rows(test_labels, limit)
 
-    def read(order: NDArray[np.int64]) -> NDArray[np.uint8]:
-        shape = (len(order) + len(test_rows), *test_images.shape[1:])
-        images = np.empty(shape, test_images.dtype)
-        # the default mode of np.take copies once more
-        np.take(train_images, train_rows[order], 0, out=images[: len(order)], mode="clip")
-        np.take(test_images, test_rows, 0, out=images[len(order) :], mode="clip")
+    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.empty((len(rows), *test_images.shape[1:]), test_images.dtype)
+        for place, row in enumerate(rows):  # one by one: no second copy of all
+            if row < len(train_rows):
+                images[place] = train_images[train_rows[row]]
+            else:
+                images[place] = test_images[test_rows[row - len(train_rows)]]
         return images
 
     return Source(tuple(class_names), train_labels[train_rows], test_labels[test_rows], read)

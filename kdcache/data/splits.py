@@ -73,7 +73,8 @@ class ImageData:
         splits: the `Split` of train, validation and test, in this order.
         streamed: whether pixels are to be read ahead of their use from where they lie, instead of
             being moved to the device.
-        limit, store_size, split_seed: with which the images were read and split.
+        limit, store_size: with which the images were read.
+        split_seed: of the choice of validation images; None where the dataset has them.
     """
 
     name: str
@@ -82,7 +83,7 @@ class ImageData:
     streamed: bool = False
     limit: int | None = None
     store_size: int | None = None
-    split_seed: int = 0
+    split_seed: int | None = 0
 
     @property
     def image_shape(self) -> tuple[int, int]:

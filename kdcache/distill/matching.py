@@ -28,7 +28,7 @@ def load_images_of(
         folder,
         limit=recorded.limit,
         image_shape=recorded.image_shape,
-        split_seed=recorded.split_seed,
+        split_seed=recorded.split_seed or 0,
         stream=stream,
     )
     check_images_match(cache, images)

@@ -19,7 +19,12 @@ from kdcache.cache.manifest import Manifest
 from kdcache.cache.reader import open_cache
 from kdcache.errors import CacheDamagedError
 
-MAY_BE_NULL = {"dataset.limit", "dataset.store_size", "teacher.class_names"}
+MAY_BE_NULL = {
+    "dataset.limit",
+    "dataset.store_size",
+    "dataset.split_seed",
+    "teacher.class_names",
+}
 
 
 def paths(document: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -72,11 +72,35 @@ class TestFolder:
         data = load_folder(write_folder(tmp_path, {"a": 3, "b": 2}, ("train", "val")))
         assert numbers(data.splits["test"]) == [(0, 100), (0, 101), (0, 102), (1, 100), (1, 101)]
 
-    def test_test_goes_before_val(self, tmp_path: Path) -> None:
-        write_folder(tmp_path, {"a": 2, "b": 2}, ("train", "val"))
-        for label, name in enumerate("ab"):
-            save_png(tmp_path / "test" / name / "0.png", coded(label, 77))
-        assert numbers(load_folder(tmp_path).splits["test"]) == [(0, 77), (1, 77)]
+    @pytest.mark.parametrize("name", ["validation", "val"])
+    def test_a_validation_split_that_is_given_is_taken(self, name: str, tmp_path: Path) -> None:
+        data = load_folder(write_folder(tmp_path, {"a": 2, "b": 1}, ("train", "test", name)))
+        found = {split: numbers(part) for split, part in data.splits.items()}
+        assert found == {
+            "train": [(0, 0), (0, 1), (1, 0)],
+            "validation": [(0, 200), (0, 201), (1, 200)],
+            "test": [(0, 100), (0, 101), (1, 100)],
+        }
+        assert list(found) == ["train", "validation", "test"] and data.split_seed is None
+        for split, part in data.splits.items():
+            where = tmp_path / (name if split == "validation" else split)
+            assert part.files == [
+                str(where / path) for path in ("a/000.png", "a/001.png", "b/000.png")
+            ]
+        limited = load_folder(tmp_path, limit=2).splits
+        assert {split: numbers(part) for split, part in limited.items()} == {
+            split: [(0, first), (1, first)]
+            for split, first in (("train", 0), ("validation", 200), ("test", 100))
+        }
+
+    def test_a_validation_split_that_is_given_has_no_seed(self, tmp_path: Path) -> None:
+        write_folder(tmp_path, {"a": 2}, ("train", "test", "val"))
+        with pytest.raises(OptionError) as error:
+            load_folder(tmp_path, split_seed=3)
+        assert str(error.value) == (
+            f"expected no --split-seed, because the validation images in {tmp_path} are given;"
+            " found --split-seed 3; omit it, or remove them"
+        )
 
     def test_limit_is_spread_evenly_over_the_classes(self, tmp_path: Path) -> None:
         data = load_folder(write_folder(tmp_path, {"a": 9, "b": 2, "c": 5}), limit=8)
@@ -183,14 +207,33 @@ def remove(path: str) -> Callable[[Path], None]:
             " found only in one of them: a;"
             " add or remove the class folders",
         ),
+        (
+            lambda root: save_png(root / "validation" / "a" / "0.png", coded(0, 0)),
+            "expected the same class folders in {root}/train and {root}/validation;"
+            " found only in one of them: b;"
+            " add or remove the class folders",
+        ),
+        (
+            lambda root: [(root / name).mkdir() for name in ("validation", "val")],
+            "expected one folder of validation images; found {root}/validation and {root}/val;"
+            " remove one of them",
+        ),
     ],
-    ids=["no training folder", "no test folder", "empty class", "no class", "class in one split"],
+    ids=[
+        "no training folder",
+        "no test folder",
+        "empty class",
+        "no class",
+        "class in one split",
+        "class in no validation split",
+        "two validation splits",
+    ],
 )
 def test_a_folder_that_cannot_be_used_says_why(
     spoil: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
-    if "only in one" in message:
+    if message.endswith("one of them: a; add or remove the class folders"):
         write_folder(tmp_path, {"a": 2, "b": 2, "c": 2})
     spoil(tmp_path)
     with pytest.raises(DataError) as error:
@@ -529,6 +572,12 @@ class TestADatasetOfTheUsersOwn:
             assert (split.images[:, 0, 0, 0] % 3 == split.labels).all()
         assert sorted(seen) == list(range(12))
         assert data.splits["test"].images[:, 0, 0, 0].tolist() == list(range(100, 112))
+
+    def test_it_may_have_a_validation_split(self, tmp_path: Path) -> None:
+        splits = load_images("tiny_datasets:WITH_VALIDATION", tmp_path).splits
+        values = {name: split.images[:, 0, 0, 0].tolist() for name, split in splits.items()}
+        assert values == {"train": [0, 1, 2], "validation": [4, 5], "test": [3]}
+        assert splits["validation"].labels.tolist() == [1, 2]
 
     @pytest.mark.parametrize(
         ("name", "found"),
