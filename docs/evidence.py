@@ -79,7 +79,7 @@ class Bench:
                 weights.parent.mkdir(parents=True, exist_ok=True)
                 torch.save(efficientnet_lite2().state_dict(), weights)
                 tuned = ["--student", *teacher, "--student-weights", weights, *size]
-                train_teacher(trained, *images, *tuned, "--epochs", 2, "--batch-size", 64)
+                train_teacher(trained, *images, *tuned, "--epochs", 4, "--batch-size", 32)
                 teacher += ["--teacher-weights", trained / "student.pt"]
         elif self.name == "shapes":
             trained, images = self.work / "teacher", ["--dataset", "shapes"]
@@ -99,7 +99,7 @@ class Bench:
                     weights.parent.mkdir(parents=True, exist_ok=True)
                     torch.save(with_thousand_classes(trained / "student.pt", self.data), weights)
         if not self.cache.exists():
-            drawn = ["--augment", "crop-flip", "--views", views]
+            drawn = ["--augment", "crop-flip" if views > 1 else "none", "--views", views]
             made = [*images, "--teacher", *teacher, *size, *drawn]
             run(precompute_teacher, *made, "--cache", self.cache)
 
@@ -273,7 +273,7 @@ IMAGENET_PROJECTIONS = {"labels only": LABELS | {"epochs": 25}} | {
     for name, settings in PROJECTIONS.items()
     if name != "labels only"
 }
-SHORT: Settings = {"student": "evidence:efficientnet_lite0", "epochs": 3, "batch_size": 64}
+SHORT: Settings = {"student": "evidence:efficientnet_lite0", "epochs": 8, "batch_size": 32}
 SHORT |= {"train_images": 1600}
 PRETRAINED = {
     "labels only": SHORT | LABELS,

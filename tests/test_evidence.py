@@ -15,6 +15,7 @@ from commands import refused, run
 import precompute_teacher
 from kdcache.cache.reader import open_cache
 from kdcache.config import TrainOptions
+from kdcache.data import ImageData, Split
 from kdcache.distill.probe_file import load_or_fit_probe
 from kdcache.engine.student_run import StudentRun
 from kdcache.engine.training_data import load_training_data
@@ -22,6 +23,7 @@ from kdcache.runs import RunSummary
 
 sys.path.append(str(Path(__file__).parent.parent / "docs"))
 import evidence
+import teaching_script
 
 
 class TinyBench(evidence.Bench):
@@ -125,3 +127,18 @@ def test_five_shared_seeds_have_a_paired_test_by_hand() -> None:
     table = evidence.markdown({"labels only": baseline, "distilled": distilled}).splitlines()
     assert table[2] == "| labels only | 50.00 ± 0.00 | 50.00 ± 0.00 | +0.00 | 5 |"
     assert table[3] == "| distilled | 53.00 ± 1.58 | 53.00 ± 1.58 | +3.00 (p = 0.013) | 5 |"
+
+
+def test_the_teaching_scripts_student_follows_labels_and_a_teacher_of_other_classes() -> None:
+    # black images are of class 0 and white ones of class 1; the teacher says 700 and 800
+    labels = torch.arange(16) % 2
+    split = Split((255 * labels.byte())[:, None, None, None].expand(16, 3, 32, 32), labels)
+    images = ImageData(
+        "made up", ("black", "white"), dict.fromkeys(("train", "validation", "test"), split)
+    )
+    teacher = torch.full((16, 1000), -30.0)
+    teacher[torch.arange(16), 700 + 100 * labels] = 30.0
+    assert teaching_script.train(images, None, epochs=40, seed=0) == (100, 100, 100)
+    among_all, _, among_ten = teaching_script.train(images, teacher, epochs=60, seed=0)
+    assert among_all == 0, "T² times KL outweighs the labels"
+    assert among_ten == 100
