@@ -69,3 +69,11 @@ def with_its_own_weights() -> nn.Module:
     for parameter in model.parameters():
         nn.init.constant_(parameter, 0.01)
     return model
+
+
+def learned() -> nn.Module:
+    """The same, by a callable that says so."""
+    return with_its_own_weights()
+
+
+learned.pretrained = True

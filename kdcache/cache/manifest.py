@@ -5,7 +5,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kdcache.config import IMAGE_SIZES, PRECISIONS, SEEDS, SPLITS, VIEW_COUNTS, Range
+from kdcache.config import (
+    IMAGE_SIZES,
+    INTERPOLATIONS,
+    PRECISIONS,
+    SEEDS,
+    SPLITS,
+    VIEW_COUNTS,
+    Range,
+)
 from kdcache.runtime import JsonObject
 
 # What is larger is damage or a forgery, and is refused before it is computed with.
@@ -13,6 +21,7 @@ _MOST_ROWS = 2**31
 _MOST_CLASSES = 2**20
 _LARGEST_SIDE = 2**15  # in pixels: views are int16
 _LOGIT_BYTES = 2  # float16
+_INTERPOLATIONS = tuple(f"{name}, antialiased" for name in INTERPOLATIONS)
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,8 @@ class TeacherRecord:
 class InputRecord:
     """How an image becomes the teacher's input.
 
-    `image_size` is the side in pixels of the square input; `mean` and `std` are those of the
-    channels, on the scale 0 to 1.
+    `image_size` is the side in pixels of the square input; `interpolation`, with antialiasing, is
+    of `INTERPOLATIONS`; `mean` and `std` are those of the channels, on the scale 0 to 1.
     """
 
     image_size: int
@@ -188,7 +197,7 @@ def _teacher(entry: JsonObject) -> TeacherRecord:
 def _input(entry: JsonObject) -> InputRecord:
     return InputRecord(
         _integer(entry, "image_size", IMAGE_SIZES),
-        entry.text("interpolation"),
+        entry.choice("interpolation", _INTERPOLATIONS).partition(",")[0],
         entry.numbers("mean", 3),
         entry.numbers("std", 3, positive=True),
     )

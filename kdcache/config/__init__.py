@@ -7,6 +7,7 @@ Nothing here imports torch, so that help and a wrong option answer at once.
 from kdcache.config.choices import (
     COMPILE_MODES,
     DATASETS,
+    INTERPOLATIONS,
     LOSSES,
     MIXES,
     PRECISIONS,
@@ -42,6 +43,7 @@ __all__ = [
     "COMPILE_MODES",
     "DATASETS",
     "IMAGE_SIZES",
+    "INTERPOLATIONS",
     "LOSSES",
     "MIXES",
     "POSITIVE",

@@ -12,6 +12,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 MIXES = ("none", "mixup", "cutmix")
 LABELS = ("dataset", "teacher")
+INTERPOLATIONS = ("bilinear", "bicubic")
 OPTIMIZERS = ("sgd", "adamw")
 
 DATASETS: Registry[Any] = Registry(

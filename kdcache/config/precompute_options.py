@@ -31,15 +31,15 @@ class PrecomputeOptions(DatasetOptions):
     cache: Path = option(Path("teacher.h5"), "the cache to write", Role.PATHS, group=Group.OUTPUT)
     teacher: str = option(
         "vit_b_16",
-        "a torchvision classification model, or package.module:callable",
+        "a model of torchvision, timm/NAME, or package.module:callable",
         Role.RECIPE,
         model=True,
         group=Group.MODEL,
     )
     teacher_weights: str | None = option(
         None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1, or none for"
-        " a callable)",
+        "a torchvision weights name, pretrained (timm's), none (random), or a file (default:"
+        " IMAGENET1K_V1, pretrained, or none for a callable)",
         Role.PATHS,
         group=Group.MODEL,
     )

@@ -97,15 +97,15 @@ class TrainOptions(DatasetOptions):
     )
     student: str = option(
         "resnet50",
-        "a torchvision classification model, or package.module:callable",
+        "a model of torchvision, timm/NAME, or package.module:callable",
         Role.RECIPE,
         model=True,
         group=Group.MODEL,
     )
     student_weights: str | None = option(
         None,
-        "a torchvision weights name, none (random), or a file (default: IMAGENET1K_V1, or none for"
-        " a callable)",
+        "a torchvision weights name, pretrained (timm's), none (random), or a file (default:"
+        " IMAGENET1K_V1, pretrained, or none for a callable)",
         Role.RECIPE,
         group=Group.MODEL,
     )

@@ -143,9 +143,9 @@ def _shift(u: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 class Renderer:
     """Turns images and views into a model's input: crop, flip, resize and normalise in one pass.
 
-    The resize is bilinear with antialiasing, the one of `torchvision.transforms.Resize` on a
-    tensor. It is separable: rows @ image @ columns, with one small matrix an axis that holds crop,
-    flip and resize at once.
+    The resize has antialiasing and is the one of `torchvision.transforms.Resize` on a tensor. It is
+    separable: rows @ image @ columns, with one small matrix an axis that holds crop, flip and
+    resize at once.
 
     Args:
         size: side of the square output in pixels.
@@ -153,6 +153,8 @@ class Renderer:
         largest_crop: (height, width) in pixels of the largest view that will be rendered; it fixes
             how many source pixels one output pixel can need, so that no call has to look at the
             views' values.
+        interpolation: bilinear or bicubic. A bicubic resize overshoots at edges, and is cut off at
+            0 and 255, as it is where images are resized as 8-bit pixels.
     """
 
     def __init__(
@@ -162,9 +164,11 @@ class Renderer:
         std: tuple[float, ...],
         largest_crop: tuple[int, int],
         device: torch.device | str = "cpu",
+        interpolation: str = "bilinear",
     ) -> None:
-        self.size = size
-        self._taps = tuple(math.ceil(2 * max(1.0, side / size)) for side in largest_crop)
+        self.size, self._interpolation = size, interpolation
+        support = 2 * _FILTERS[interpolation][0]
+        self._taps = tuple(math.ceil(support * max(1.0, side / size)) for side in largest_crop)
         # (x / 255 - mean) / std as one multiply-add
         std64 = torch.tensor(std, dtype=torch.float64)
         self._scale = (1 / (255 * std64)).float().view(1, -1, 1, 1).to(device)
@@ -176,40 +180,71 @@ class Renderer:
         top, left, height, width, flip = views.to(torch.float32).unbind(1)
         batch, channels, image_height, image_width = images.shape
         upright = torch.zeros_like(flip)
-        rows = axis_matrix(top, height, upright, image_height, self.size, self._taps[0])
-        columns = axis_matrix(left, width, flip, image_width, self.size, self._taps[1])
+        size, taps, kind = self.size, self._taps, self._interpolation
+        rows = axis_matrix(top, height, upright, image_height, size, taps[0], kind)
+        columns = axis_matrix(left, width, flip, image_width, size, taps[1], kind)
         with torch.autocast(images.device.type, enabled=False):
             resized_rows = torch.matmul(rows[:, None], images.to(torch.float32))
             pixels = torch.bmm(resized_rows.view(batch, -1, image_width), columns.transpose(1, 2))
         pixels = pixels.view(batch, channels, self.size, self.size)
+        if self._interpolation == "bicubic":
+            pixels = pixels.clamp_(0, 255)
         return torch.addcmul(self._offset, pixels, self._scale)
 
 
+def _triangle(distance: Tensor) -> Tensor:
+    """The filter of bilinear resizing."""
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """The filter of bicubic resizing.
+
+    Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, equation 15:
+    a = -1/2, as Pillow and torchvision have it with antialiasing.
+    """
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+
+
+# how far each reaches in source pixels, where the image is not made smaller, and its weights
+_FILTERS = {"bilinear": (1, _triangle), "bicubic": (2, _cubic)}
+
+
 def axis_matrix(
-    start: Tensor, length: Tensor, flip: Tensor, extent: int, size: int, taps: int
+    start: Tensor,
+    length: Tensor,
+    flip: Tensor,
+    extent: int,
+    size: int,
+    taps: int,
+    interpolation: str = "bilinear",
 ) -> Tensor:
     """The matrices that crop, flip and resize along one axis.
 
-    The triangle filter of bilinear resizing: for a crop of `length` pixels shown as `size`, output
-    j looks at the centre (j + 0.5) * length / size, with radius max(1, length / size), inside the
-    crop only.
+    For a crop of `length` pixels shown as `size`, output j looks at the centre
+    (j + 0.5) * length / size, through a filter that is stretched by max(1, length / size), inside
+    the crop only.
 
     Args:
         start, length, flip: float32 `(B,)`, the crop along this axis in pixels, and 1 where it is
             mirrored.
         extent: the image's side in pixels along this axis.
-        taps: how many source pixels an output pixel can need, ceil(2 * max(1, length / size)).
+        taps: how many source pixels an output pixel can need,
+            ceil(2 * reach * max(1, length / size)).
 
     Returns float32 `(B, size, extent)`; each row sums to 1.
     """
     position = torch.arange(size, device=start.device, dtype=torch.float32)
     position = torch.where(flip[:, None] > 0, size - 1 - position, position)
     scale = (length / size)[:, None]
-    radius = scale.clamp(min=1.0)
+    reach, weights = _FILTERS[interpolation]
+    stretch = scale.clamp(min=1.0)
     centre = (position + 0.5) * scale
-    first = torch.floor(centre - radius + 0.5)
+    first = torch.floor(centre - reach * stretch + 0.5)
     source = first[:, :, None] + torch.arange(taps, device=start.device, dtype=torch.float32)
-    weight = (1 - (source + 0.5 - centre[:, :, None]).abs() / radius[:, :, None]).clamp(min=0)
+    weight = weights((source + 0.5 - centre[:, :, None]).abs() / stretch[:, :, None])
     weight = weight * ((source >= 0) & (source < length[:, None, None]))
     weight = weight / weight.sum(dim=2, keepdim=True)
     column = _reflect(source + start[:, None, None], extent).to(torch.int64)

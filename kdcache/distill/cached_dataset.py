@@ -57,6 +57,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
             mean or teacher.mean,
             std or teacher.std,
             images.image_shape,
+            interpolation=teacher.interpolation,
         )
 
     def __len__(self) -> int:

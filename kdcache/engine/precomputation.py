@@ -55,7 +55,7 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
         },
         "input": {
             "image_size": model.preprocessing.image_size,
-            "interpolation": "bilinear, antialiased",
+            "interpolation": f"{model.preprocessing.interpolation}, antialiased",
             "mean": list(model.preprocessing.mean),
             "std": list(model.preprocessing.std),
         },

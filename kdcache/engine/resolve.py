@@ -13,7 +13,14 @@ from kdcache.config import LOSSES, PROJECTIONS, TrainOptions
 from kdcache.data import ImageData
 from kdcache.distill import Head, default_projection
 from kdcache.errors import OptionError
-from kdcache.models import Preprocessing, build_model, default_weights, known_preprocessing
+from kdcache.models import (
+    Preprocessing,
+    begins_pretrained,
+    build_model,
+    default_weights,
+    device_to_look_at,
+    known_preprocessing,
+)
 from kdcache.runs import RunSummary, finished_summary, make_run_config, read_config
 from kdcache.runtime import Processes, forward_flops, pick_device, pick_precision
 
@@ -100,7 +107,7 @@ def resolve_config(
     _check_combination(options)
     weights = options.student_weights or default_weights(options.student)
     projection, heads, views = _teaching(options, cache)
-    pretrained = weights != "none"
+    pretrained = begins_pretrained(options.student, weights)
     preprocessing = _preprocessing(options, weights, images, cache)
     learned = len(images.splits["train"])
     batch = min(options.batch_size, learned, options.train_images or learned)
@@ -240,6 +247,7 @@ def _preprocessing(
         options.mean or known.mean,
         options.std or known.std,
         images.class_names,
+        known.interpolation,
     )
     found.warn_of_scale()
     return found
@@ -252,9 +260,7 @@ def _precision(options: TrainOptions, image_size: int, device: torch.device) -> 
     """
 
     def operations() -> float:
-        # a callable of the user's own may insist on a real device
-        place = "cpu" if ":" in options.student else "meta"
-        with torch.device(place):
+        with torch.device(device_to_look_at(options.student)):
             student = build_model(
                 options.student,
                 "none",

@@ -53,16 +53,15 @@ def build_student(config: TrainConfig) -> Model:
     )
     if not config.teacher_classes:
         return student
-    weight, bias = head_parameters(student.module)
+    before = head_parameters(student.module)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         replace_head(student.module, classes + config.teacher_classes)
-    if config.pretrained and len(weight) == config.teacher_classes:
-        new_weight, new_bias = head_parameters(student.module)
+    if config.pretrained:
         with torch.no_grad():
-            new_weight[classes:] = weight
-            if bias is not None and new_bias is not None:
-                new_bias[classes:] = bias
+            for own, new in zip(before, head_parameters(student.module), strict=False):
+                if len(own) == config.teacher_classes:
+                    new[classes:] = own
     return student
 
 
@@ -92,7 +91,8 @@ class Student:
         if processes.world_size > 1:
             self.module = _synchronize_batch_norms(self.module, device)
         known = config.preprocessing
-        self.render = Renderer(known.image_size, known.mean, known.std, image_shape, device)
+        shown = (known.image_size, known.mean, known.std, image_shape, device)
+        self.render = Renderer(*shown, known.interpolation)
 
     @torch.no_grad()
     def check_training(self, smallest_batch: int) -> None:

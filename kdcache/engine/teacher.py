@@ -54,7 +54,8 @@ class Teacher:
     def renderer(self, image_shape: tuple[int, int]) -> Renderer:
         """From images of `image_shape` pixels and views to this teacher's input, on its device."""
         known = self.model.preprocessing
-        return Renderer(known.image_size, known.mean, known.std, image_shape, self.device)
+        shown = (known.image_size, known.mean, known.std, image_shape, self.device)
+        return Renderer(*shown, known.interpolation)
 
 
 def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
@@ -144,6 +145,7 @@ def teacher_of(
         image_size=entry.image_size,
         mean=entry.mean,
         std=entry.std,
+        interpolation=entry.interpolation,
     )
     digest = state_digest(model.module)
     if digest != recorded.digest:

@@ -205,7 +205,7 @@ def _facts(run: FinishedRun) -> dict[str, Any]:
         "class_names": list(known.class_names),
         "image_shape": list(run.card.image_shape) if run.card.image_shape else None,
         "image_size": size,
-        "interpolation": "bilinear, antialiased",
+        "interpolation": f"{known.interpolation}, antialiased",
         "mean": list(known.mean),
         "std": list(known.std),
         "input": f"float32 (B, 3, {size}, {size}), RGB, (value / 255 - mean) / std",

@@ -53,7 +53,8 @@ class FinishedRun:
         """
         known = self.card.preprocessing
         height, width = images.shape[2:]
-        render = Renderer(known.image_size, known.mean, known.std, (height, width), images.device)
+        shown = (known.image_size, known.mean, known.std, (height, width), images.device)
+        render = Renderer(*shown, known.interpolation)
         return render(images, whole_image_views(len(images), height, width).to(images.device))
 
 

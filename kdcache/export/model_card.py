@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdcache.config import TrainOptions
-from kdcache.models import StudentCard
+from kdcache.models import StudentCard, default_weights
 from kdcache.runs import RunConfig, RunSummary
 
 _UNKNOWN = "not recorded"
@@ -57,8 +57,8 @@ def _use(student: StudentCard) -> list[str]:
             if shape
             else None,
             "Input": (
-                f"RGB, the whole image resized (bilinear, antialiased) to {size} x {size} pixels,"
-                " as float32"
+                f"RGB, the whole image resized ({known.interpolation}, antialiased) to"
+                f" {size} x {size} pixels, as float32"
             ),
             "Normalisation": f"(value / 255 - mean) / std, mean {mean}, std {std}",
             "Output": (
@@ -92,8 +92,7 @@ def _data(summary: RunSummary, options: TrainOptions) -> list[str]:
 
 def _training(summary: RunSummary, config: RunConfig) -> list[str]:
     options = config.options
-    usual = "none" if ":" in options.student else "IMAGENET1K_V1"
-    weights = options.student_weights or usual
+    weights = options.student_weights or default_weights(options.student)
     epochs, best = (_known(number) for number in (summary.epochs, summary.best_epoch))
     return _bullets(
         {

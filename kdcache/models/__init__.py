@@ -10,6 +10,7 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.models.build import (
         Model,
+        begins_pretrained,
         build_model,
         count_random_tensors,
     )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from kdcache.models.weights import (
         default_weights,
+        device_to_look_at,
         known_preprocessing,
     )
 

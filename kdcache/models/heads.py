@@ -9,39 +9,72 @@ from kdcache.errors import OptionError
 Head = nn.Linear | nn.Conv2d
 
 
-def find_head(module: nn.Module) -> tuple[str, Head]:
-    """Name and layer of the head: the last Linear, or where there is none the last Conv2d.
+def find_heads(module: nn.Module) -> list[tuple[str, Head]]:
+    """Name and layer of the head; or of several, where a model takes the mean of their logits.
 
-    Raises OptionError where the model has neither.
+    A model with a method `get_classifier`, as timm's have, says which they are. Of another it is
+    the last Linear, or where there is none the last Conv2d. Empty where the model has no such
+    layer.
     """
+    if not says_its_head(module):
+        return _last_layer(module)
+    said: Any = module.get_classifier()  # pyright: ignore[reportCallIssue]
+    names = {layer: name for name, layer in module.named_modules()}
+    heads: list[tuple[str, Head]] = []
+    for part in said if isinstance(said, (tuple, list, nn.ModuleList)) else (said,):
+        inside = [("", part)] if isinstance(part, Head) else _last_layer(part)
+        heads += [(names[layer], layer) for _, layer in inside]
+    return heads
+
+
+def _last_layer(module: nn.Module) -> list[tuple[str, Head]]:
     for kind in (nn.Linear, nn.Conv2d):
         # not isinstance: attention has a subclass of Linear inside that is no head
         layers = [(name, layer) for name, layer in module.named_modules() if type(layer) is kind]
         if layers:
-            return layers[-1]
-    raise OptionError(
-        "a model that ends in a Linear or Conv2d layer", type(module).__name__, "give another model"
-    )
+            return layers[-1:]
+    return []
+
+
+def says_its_head(module: nn.Module) -> bool:
+    """Whether a model has timm's two methods, which return its head and replace it."""
+    return hasattr(module, "get_classifier") and hasattr(module, "reset_classifier")
+
+
+def takes_head(module: nn.Module) -> bool:
+    """Whether the model has a head, or can be given one."""
+    return says_its_head(module) or bool(find_heads(module))
 
 
 def count_classes(module: nn.Module) -> int | None:
     """How many classes the head has; None where the model has no layer that could be one."""
-    try:
-        _, head = find_head(module)
-    except OptionError:
-        return None
-    return head.out_features if isinstance(head, nn.Linear) else head.out_channels
+    for _, head in find_heads(module):
+        return head.out_features if isinstance(head, nn.Linear) else head.out_channels
+    return None
 
 
-def head_parameters(module: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight `(classes, ...)` and bias `(classes,)` of the head."""
-    _, head = find_head(module)
-    return head.weight, head.bias
+def head_parameters(module: nn.Module) -> list[Tensor]:
+    """Weight `(classes, ...)` and bias `(classes,)` of each head, as far as they are there."""
+    both = [(head.weight, head.bias) for _, head in find_heads(module)]
+    return [value for pair in both for value in pair if value is not None]
 
 
 def replace_head(module: nn.Module, classes: int) -> None:
-    """Give the model a new, randomly initialised head of `classes` outputs."""
-    name, head = find_head(module)
+    """Give the model a new, randomly initialised head of `classes` outputs.
+
+    Raises OptionError where it has none that could be replaced.
+    """
+    if says_its_head(module):
+        module.reset_classifier(classes)  # pyright: ignore[reportCallIssue]
+        return
+    heads = find_heads(module)
+    if not heads:
+        raise OptionError(
+            "a model that ends in a Linear or Conv2d layer",
+            type(module).__name__,
+            "give another model",
+        )
+    name, head = heads[0]
     has_bias = head.bias is not None
     if isinstance(head, nn.Linear):
         new: Head = nn.Linear(head.in_features, classes, bias=has_bias)
@@ -93,7 +126,7 @@ def student_state_dict(module: nn.Module, classes: int) -> dict[str, Tensor]:
     In training the head may have the teacher's classes behind the student's; here it has only its
     first `classes` outputs.
     """
-    head = [parameter for parameter in head_parameters(module) if parameter is not None]
+    head = head_parameters(module)
     state = {}
     for key, value in module.state_dict(keep_vars=True).items():
         if any(value is parameter for parameter in head):

@@ -19,12 +19,14 @@ class Preprocessing:
         image_size: side in pixels of its square input.
         mean, std: of the three channels, on the scale 0 to 1: input = (pixel / 255 - mean) / std.
         class_names: of its outputs; empty where nobody knows them.
+        interpolation: of `INTERPOLATIONS`, with which an image is brought to that size.
     """
 
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
+    interpolation: str = "bilinear"
 
     def warn_of_scale(self) -> None:
         """A KdcacheWarning where mean or std look like those of pixels from 0 to 255."""

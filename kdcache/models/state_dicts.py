@@ -17,6 +17,7 @@ from kdcache.runtime import load_tensors
 def read_state_dict(path: Path, *, foreign: bool = True) -> dict[str, Tensor]:
     """Read a state dict without executing anything that a pickle could hold.
 
+    A file NAME.safetensors needs the package of that name; every other one is torch.save's.
     Wrappers {'state_dict': ...} and {'model': ...} and the prefix of DistributedDataParallel are
     taken off.
 
@@ -25,6 +26,8 @@ def read_state_dict(path: Path, *, foreign: bool = True) -> dict[str, Tensor]:
 
     Raises DataError where the file is missing, damaged or holds something else.
     """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     state = load_tensors(
         path,
         torch.device("cpu"),
@@ -41,6 +44,19 @@ def read_state_dict(path: Path, *, foreign: bool = True) -> dict[str, Tensor]:
         )
     consume_prefix_in_state_dict_if_present(state, "module.")
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    expected, remedy = "a state dict saved by safetensors", "give another file"
+    try:
+        from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]: optional
+
+        return load_file(path)
+    except ImportError as error:
+        remedy = "pip install 'kdcache[safetensors]'"
+        raise DataError(f"the package safetensors to read {path}", "none", remedy) from error
+    except Exception as error:  # its own, of the file's header, and the system's
+        raise DataError(expected, f"{path}, which is not one ({error!s:.100})", remedy) from error
 
 
 def _is_state_dict(value: Any) -> bool:

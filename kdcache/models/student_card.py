@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcache.config import IMAGE_SIZES
+from kdcache.config import IMAGE_SIZES, INTERPOLATIONS
 from kdcache.errors import DataError
 from kdcache.models.preprocessing import Preprocessing
 from kdcache.runtime import JsonObject
@@ -38,6 +38,7 @@ class StudentCard:
         known = self.preprocessing
         return {
             "image_size": known.image_size,
+            "interpolation": known.interpolation,
             "mean": list(known.mean),
             "std": list(known.std),
             "class_names": list(known.class_names),
@@ -60,8 +61,11 @@ class StudentCard:
                 raise ValueError(f"image_shape: expected pixels, found {height} and {width}")
             shape = (int(height), int(width))
         image_size = entry.integer("image_size", 1, int(IMAGE_SIZES.high) + 1)
+        interpolation = "bilinear"  # where an older version did not record it
+        if "interpolation" in entry:
+            interpolation = entry.choice("interpolation", INTERPOLATIONS)
         return cls(
-            Preprocessing(image_size, mean, std, entry.texts("class_names")),
+            Preprocessing(image_size, mean, std, entry.texts("class_names"), interpolation),
             entry.text("model"),
             entry.boolean("small_stem") if "small_stem" in entry else False,
             shape,

@@ -68,7 +68,7 @@ class TestFromJson:
         assert (teacher.name, teacher.weights, teacher.classes) == ("Lehrkörper", "none", 12)
         assert (teacher.digest, teacher.class_names) == ("a" * 64, tuple("abcdefghijkl"))
         assert (manifest.input.image_size, manifest.input.mean) == (32, (0.5, 0.25, 0.125))
-        assert manifest.input.interpolation == "bilinear, antialiased"
+        assert manifest.input.interpolation == "bilinear"
         assert manifest.input.std == (0.25, 0.5, 1.0)
         assert (manifest.views.augment, manifest.views.seed) == ("crop-flip", 7)
         assert manifest.precision == "fp32"

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from kdcache.config import VIEW_POLICIES
+from kdcache.config import INTERPOLATIONS, VIEW_POLICIES
 from kdcache.data.views import Renderer, axis_matrix, draw_views, whole_image_views
 from kdcache.errors import OptionError
 
@@ -22,7 +23,9 @@ def noise(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def torchvision_render(image: torch.Tensor, view: tuple[int, ...], size: int) -> torch.Tensor:
+def torchvision_render(
+    image: torch.Tensor, view: tuple[int, ...], size: int, interpolation: str
+) -> torch.Tensor:
     """Reflect far enough, cut out, mirror, resize: one step after another."""
     top, left, height, width, flip = view
     padding = 4
@@ -30,9 +33,11 @@ def torchvision_render(image: torch.Tensor, view: tuple[int, ...], size: int) ->
         np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)), "reflect")
     )
     crop = tv.crop(padded, top + padding, left + padding, height, width).float() / 255
-    return tv.resize(tv.horizontal_flip(crop) if flip else crop, [size, size], antialias=True)
+    upright, mode = tv.horizontal_flip(crop) if flip else crop, InterpolationMode(interpolation)
+    return tv.resize(upright, [size, size], mode, antialias=True).clamp(0, 1)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
     ("height", "width", "size", "view"),
     [
@@ -49,22 +54,23 @@ def torchvision_render(image: torch.Tensor, view: tuple[int, ...], size: int) ->
     ],
 )
 def test_renders_what_torchvision_crops_mirrors_and_resizes(
-    height: int, width: int, size: int, view: tuple[int, ...]
+    height: int, width: int, size: int, view: tuple[int, ...], interpolation: str
 ) -> None:
     images = noise(2, height, width)
-    rendered = Renderer(size, **RAW, largest_crop=(height, width))(
-        images, torch.tensor([view, view])
+    render = Renderer(size, **RAW, largest_crop=(height, width), interpolation=interpolation)
+    rendered = render(images, torch.tensor([view, view]))
+    expected = torch.stack(
+        [torchvision_render(image, view, size, interpolation) for image in images]
     )
-    expected = torch.stack([torchvision_render(image, view, size) for image in images])
     assert rendered.dtype == torch.float32
     torch.testing.assert_close(rendered, expected, atol=1e-5, rtol=0)
 
 
-def test_the_whole_image_at_its_own_size_is_rendered_to_the_bit() -> None:
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_whole_image_at_its_own_size_is_rendered_to_the_bit(interpolation: str) -> None:
     images = noise(3, 17, 17)
-    rendered = Renderer(17, **PIXELS, largest_crop=(17, 17))(
-        images, torch.tensor([[0, 0, 17, 17, 0]] * 3)
-    )
+    render = Renderer(17, **PIXELS, largest_crop=(17, 17), interpolation=interpolation)
+    rendered = render(images, torch.tensor([[0, 0, 17, 17, 0]] * 3))
     assert torch.equal(rendered, images.float())
 
 

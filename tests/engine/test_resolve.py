@@ -83,6 +83,20 @@ class TestDefaults:
         found = resolve_config(given, indexed_images(train=128), cache(), CPU)
         assert (found.lr, found.weight_decay, found.pretrained) == (lr, decay, pretrained)
 
+    @pytest.mark.parametrize(("student", "lr"), [("learned", 0.02), ("tiny_cnn", 0.1)])
+    def test_a_callable_that_says_that_it_is_pretrained(
+        self, student: str, lr: float, indexed_images: Images
+    ) -> None:
+        given = TrainOptions(student=f"tiny_models:{student}", cache=Path("t.h5"))
+        found = resolve_config(given, indexed_images(train=128), cache(), CPU)
+        assert (found.lr, found.pretrained) == (lr, lr == 0.02)
+
+    def test_the_students_interpolation_is_its_own(self, indexed_images: Images) -> None:
+        for student, interpolation in (("timm/test_vit", "bicubic"), ("resnet18", "bilinear")):
+            given = TrainOptions(student=student, student_weights="none", precision="fp32")
+            found = resolve_config(given, indexed_images(), None, CPU)
+            assert found.preprocessing.interpolation == interpolation
+
     def test_the_learning_rate_follows_the_batch(self, indexed_images: Images) -> None:
         images = indexed_images(train=128)
         small_batch = TrainOptions(**TINY, batch_size=32)

@@ -73,8 +73,8 @@ def test_what_the_user_says_of_the_input_goes_before_the_weights() -> None:
 
 def test_an_unknown_model() -> None:
     assert message(lambda: build_model("resnet19", "none", seed=0)) == (
-        "expected a torchvision classification model or package.module:callable; found resnet19;"
-        " see torchvision.models.list_models()"
+        "expected a torchvision classification model, timm/NAME or package.module:callable; found"
+        " resnet19; see torchvision.models.list_models()"
     )
 
 

@@ -9,24 +9,58 @@ from kdcache.errors import OptionError
 from kdcache.models.heads import (
     class_logits,
     count_classes,
-    find_head,
+    find_heads,
     has_small_stem,
     make_small_stem,
     replace_head,
     student_state_dict,
 )
+from kdcache.models.weights import device_to_look_at
 
 
 def test_the_last_linear_is_the_head_and_without_one_the_last_convolution() -> None:
     body = nn.Conv2d(3, 4, 3)
-    assert find_head(nn.Sequential(body, nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()))[0] == "2"
-    assert find_head(nn.Sequential(body, nn.Conv2d(4, 7, 1), nn.Flatten()))[0] == "1"
+    assert find_heads(nn.Sequential(body, nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU()))[0][0] == "2"
+    assert find_heads(nn.Sequential(body, nn.Conv2d(4, 7, 1), nn.Flatten()))[0][0] == "1"
 
 
 def test_the_projection_inside_attention_is_no_head() -> None:
     module = nn.Sequential(nn.Linear(8, 4), nn.MultiheadAttention(4, 2))
-    assert find_head(module)[0] == "0"
+    assert find_heads(module)[0][0] == "0"
     assert count_classes(module) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("alexnet", "classifier.6"),
+        ("convnext_tiny", "classifier.2"),
+        ("densenet121", "classifier"),
+        ("efficientnet_b0", "classifier.1"),
+        ("googlenet", "fc"),
+        ("inception_v3", "fc"),
+        ("maxvit_t", "classifier.5"),
+        ("mnasnet0_5", "classifier.1"),
+        ("mobilenet_v2", "classifier.1"),
+        ("mobilenet_v3_small", "classifier.3"),
+        ("regnet_y_400mf", "fc"),
+        ("resnet18", "fc"),
+        ("shufflenet_v2_x0_5", "fc"),
+        ("squeezenet1_1", "classifier.1"),
+        ("swin_t", "head"),
+        ("swin_v2_t", "head"),
+        ("vgg11", "classifier.6"),
+        ("vit_b_16", "heads.head"),
+    ],
+)
+def test_the_heads_of_torchvisions_families(name: str, head: str) -> None:
+    with torch.device(device_to_look_at(name)):
+        plain = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        module = torchvision.models.get_model(name, **plain)
+    assert [name for name, _ in find_heads(module)] == [head]
+    assert count_classes(module) == 1000
+    replace_head(module, 7)
+    assert count_classes(module) == 7
 
 
 def test_a_model_without_a_head() -> None:
@@ -45,7 +79,7 @@ def test_a_model_without_a_head() -> None:
 def test_a_new_head_is_like_the_old_one_but_for_its_classes(head: type, bias: bool) -> None:
     module = nn.Sequential(nn.Sequential(head(bias)))
     replace_head(module, 5)
-    _, new = find_head(module)
+    ((_, new),) = find_heads(module)
     assert count_classes(module) == 5
     assert type(new) is type(head(bias))
     assert (new.bias is not None) == bias

@@ -249,3 +249,10 @@ def test_state_digest_by_hand() -> None:
         + b"\0\0\x80\x3f\0\0\0\xc0"
     )
     assert state_digest(module) == hashlib.sha256(raw).hexdigest()
+
+
+def test_a_regnet_takes_its_weights(tmp_path: Path) -> None:
+    """torchvision cannot build one without memory, which finding the head's classes once needed."""
+    state = torchvision.models.regnet_y_400mf(num_classes=3).state_dict()
+    path = saved(tmp_path / "weights.pth", state)
+    assert same(build_model("regnet_y_400mf", path, seed=0).module.state_dict(), state)
