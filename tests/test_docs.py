@@ -108,7 +108,7 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands one after another; what is large is replaced by something small."""
     monkeypatch.chdir(tmp_path)
     # a sweep's pictures take most of its time
-    monkeypatch.setattr(callbacks.ShowSweep, "on_finished", lambda self, run: None)
+    monkeypatch.setattr(callbacks.ShowSweep, "on_tested", lambda self, run: None)
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save("photo.png")
     small = {"cifar10": "shapes", "8": "2", "3": "2", "100": "20"}
     teacher = ["--limit", "100", "--teacher", "tiny_models:tiny_teacher", "--image-size", "16"]

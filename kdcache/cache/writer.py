@@ -10,7 +10,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from kdcache.errors import CacheDamagedError, DataError, OptionError
 from kdcache.runtime import (
     SINGLE_PROCESS,
     Processes,
+    make_folder,
     os_errors_as_data_errors,
     sync_data,
     sync_folder,
@@ -149,7 +150,7 @@ class CacheWriter:
     def _begin(self, manifest: Manifest, create: Callable[[Path], None], restart: bool) -> None:
         """In the main process: keep other runs away, and make the partial file or check it."""
         with self._os_errors():
-            _make_folder(self.path.parent)
+            make_folder(self.path.parent)
             refuse_other_runs(self.path)
             self._journal = Journal(self.path, 0)
             if restart or not self._partial.exists():
@@ -239,14 +240,6 @@ def _already_there(path: Path, manifest: Manifest, restart: bool) -> bool:
         return False
     _refuse_another(read_sealed_manifest(path), manifest, path)
     return True
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and its parents, and force their names to the disk where that is allowed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for parent in folder.parents:
-        with suppress(OSError):  # a folder of somebody else need not be readable
-            sync_folder(parent)
 
 
 def _refuse_another(found: Manifest, manifest: Manifest, path: Path) -> None:

@@ -48,9 +48,11 @@ class ShowTraining(TrainingCallbacks):
         self._progress.say(epoch_line(record, run.config.epochs))
         self._progress.show(epoch_in_short(record))
 
+    def on_tested(self, run: StudentRun) -> None:
+        draw_pictures(run)
+
     def on_finished(self, run: StudentRun) -> None:
         self.trained = True
-        draw_pictures(run)
 
 
 class ShowSweep(SweepCallbacks):
@@ -82,8 +84,8 @@ class ShowSweep(SweepCallbacks):
     def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
         self._steps.show(epoch_in_short(record))
 
-    def on_finished(self, run: StudentRun) -> None:
-        self._one.on_finished(run)
+    def on_tested(self, run: StudentRun) -> None:
+        self._one.on_tested(run)
 
 
 def epoch_line(record: EpochRecord, epochs: int) -> str:

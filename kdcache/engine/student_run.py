@@ -154,6 +154,7 @@ class StudentRun:
         self.test, validation = evaluate(splits["test"]), evaluate(splits["validation"])
         summary = self._summary(epoch, validation_accuracy, validation)
         if self._processes.is_main:
+            self._callbacks.on_tested(self)
             self._recorder.finish(
                 summary,
                 self._card(),

@@ -62,6 +62,9 @@ class TrainingCallbacks:
     def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
         """After each epoch, once its checkpoint is on the disk."""
 
+    def on_tested(self, run: StudentRun) -> None:
+        """After the test, before the run counts as finished: the place to leave more of it."""
+
     def on_finished(self, run: StudentRun) -> None:
         """After the test, once everything is on the disk."""
 

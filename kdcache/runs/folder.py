@@ -7,12 +7,13 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from kdcache.errors import DataError, OptionError
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
+from kdcache.runtime import make_folder, sync_folder
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "metrics.jsonl"
@@ -56,10 +57,19 @@ def start_run(folder: Path, overwrite: bool) -> None:
             "give another --out, or --overwrite to replace it",
         )
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in held:
-            (folder / name).unlink()
+        make_folder(folder)
+        remove(folder, held)
         shutil.rmtree(folder / PICTURES_FOLDER, ignore_errors=True)
+
+
+def remove(folder: Path, names: Sequence[str]) -> None:
+    """Remove files of a run, those that are there, for good: no loss of power brings them back.
+
+    Raises OSError.
+    """
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 @contextlib.contextmanager

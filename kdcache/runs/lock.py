@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdcache.errors import OptionError
 from kdcache.runs.folder import writing
-from kdcache.runtime import open_locked
+from kdcache.runtime import make_folder, open_locked
 
 _LOCK_FILE = "lock"
 
@@ -25,7 +25,7 @@ def claim(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     Raises DataError where the folder cannot be written.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             fd = open_locked(folder / _LOCK_FILE, wait=wait)
         except BlockingIOError:

@@ -30,7 +30,9 @@ from kdcache.runs.folder import (
     SUMMARY_FILE,
     config_digest,
     read_config,
+    remove,
     start_run,
+    writing,
 )
 from kdcache.runs.predictions import save_predictions
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
@@ -129,8 +131,8 @@ class RunRecorder:
             found = f"{self.folder} with {done} of {epochs}"
             raise OptionError("a run with all its epochs for --extend", found, remedy)
         check_same_inputs(self.folder, last.config, config, to_train=True)
-        for name in (SUMMARY_FILE, PREDICTIONS_FILE, STUDENT_FILE, CARD_FILE):
-            (self.folder / name).unlink(missing_ok=True)
+        with writing(self.folder):
+            remove(self.folder, (SUMMARY_FILE, PREDICTIONS_FILE, STUDENT_FILE, CARD_FILE))
 
     def keep_best(self, model: dict[str, Tensor], record: EpochRecord) -> None:
         """Keep the model of the best epoch so far."""

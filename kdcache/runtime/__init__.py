@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         try_lock,
     )
     from kdcache.runtime.files import (
+        make_folder,
         os_errors_as_data_errors,
         reserve,
         sync_data,

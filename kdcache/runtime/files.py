@@ -23,8 +23,9 @@ _REMEDIES = {
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Have `write` fill a temporary file, force it to the disk, and give it its name.
 
-    Whatever stops it, a file that was there before keeps its content. Of several processes that
-    write the same file at once, the last one's stays.
+    Whatever stops it, a file that was there before keeps its content. Once this has returned, the
+    new one survives a loss of power. Of several processes that write the same file at once, the
+    last one's stays.
 
     Raises DataError where there is no room, or no right to write there.
     """
@@ -43,6 +44,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             with suppress(OSError):  # what stopped the writing may forbid the removal, too
                 temporary.unlink(missing_ok=True)
             raise
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +101,17 @@ def sync_data(fd: int) -> None:
     """Force a file's bytes to the disk. Raises OSError."""
     # macOS has no fdatasync
     (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and force their names to the disk where that is allowed.
+
+    Raises OSError where it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.parents:
+        with suppress(OSError):  # a folder of somebody else need not be readable
+            sync_folder(parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -137,6 +137,9 @@ class _OfOneStudent(TrainingCallbacks):
     def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
         self._sweep.on_epoch(run, record)
 
+    def on_tested(self, run: StudentRun) -> None:
+        self._sweep.on_tested(run)
+
     def on_finished(self, run: StudentRun) -> None:
         self._sweep.on_finished(run)
 

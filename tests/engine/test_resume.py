@@ -17,6 +17,7 @@ import precompute_teacher
 import train_student
 from kdcache.cache import open_cache
 from kdcache.cli import main as tools
+from kdcache.report import plot_style
 from kdcache.runs import RunRecorder, only_writer
 from kdcache.runtime import files, save_tensors, tensor_files
 
@@ -57,13 +58,14 @@ def left_by(folder: Path) -> dict[str, Any]:
             key: value.tolist()
             for key, value in torch.load(folder / "student.pt", weights_only=True).items()
         },
+        "pictures": {path.name: path.read_bytes() for path in folder.glob("*.png")},
     }
 
 
 def test_interrupted_after_any_write_it_ends_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten files are written in a run of two epochs.
+    """Thirteen files are written in a run of two epochs.
 
     The run is interrupted after each of them in turn, and resumed by the same command, or by
     --resume.
@@ -82,7 +84,7 @@ def test_interrupted_after_any_write_it_ends_the_same(
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            for module in (files, tensor_files):
+            for module in (files, tensor_files, plot_style):
                 patch.setattr(module, "write_atomically", counting)
             code = run(train_student.main, *arguments, "--out", out)
         if done < writes:
@@ -91,7 +93,7 @@ def test_interrupted_after_any_write_it_ends_the_same(
         again = [*arguments, "--out", out] if writes % 2 else ["--resume", out]
         assert run(train_student.main, *again) == 0
         assert left_by(out) == expected, f"interrupted after write {writes}"
-    assert writes >= 9
+    assert writes >= 12 and len(expected["pictures"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,6 @@ def test_an_interrupted_sweep_says_how_far_it_came(
     monkeypatch.setattr("kdcache.cli.callbacks.draw_pictures", interrupted)
     assert run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out) == 130
     assert (
-        "interrupted; 1 of 2 students are finished; the same command goes on"
+        "interrupted; 0 of 2 students are finished; the same command goes on"
         in capsys.readouterr().err
     )

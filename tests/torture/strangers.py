@@ -251,7 +251,7 @@ def run(count: int, seed: int) -> Row:
     kept: dict[tuple[str, int], bytes] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        replaced(ShowTraining, on_finished=silent),
+        replaced(ShowTraining, on_tested=silent),
         replaced(registry, _OWN=(*registry._OWN, "tiny_models:")),
     ):
         path = Path(folder) / "t.h5"
