@@ -3,6 +3,7 @@
 # make demo-teacher: the weights of the demo's teacher, anew.
 # make screenshots: docs/pictures/page.png anew, from the demo's page, with Chromium.
 # make torture: docs/torture.md's tests at full size.
+# make mutants: docs/mutants.md anew: faults in the source, and whether a test notices.
 # All of these make .venv first. These two do not:
 # make test-lowest: all tests on Python 3.11 with the lowest versions that pyproject.toml declares.
 # make lock: the files in requirements/, anew.
@@ -25,7 +26,7 @@ TEACHER := $(NETS):wide_half_resnet8
 WEIGHTS := kdcache/models/shapes_teacher/teacher.pt
 STUDENT := --student $(NETS):half_resnet8 --epochs 12 --batch-size 64
 
-.PHONY: install lint typecheck test test-lowest lock demo demo-teacher screenshots torture
+.PHONY: install lint typecheck test test-lowest lock demo demo-teacher screenshots torture mutants
 
 install: $(VENV)/installed
 
@@ -61,7 +62,7 @@ EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safete
 lock:
 	rm -f requirements/lowest.txt
 	$(LOCK) --universal $(EXTRAS) --output-file requirements/locked.txt
-	$(LOCK) --universal requirements/dev.in --output-file requirements/dev.txt
+	$(LOCK) --universal --constraint requirements/locked.txt requirements/dev.in --output-file requirements/dev.txt
 	$(LOCK) --resolution lowest-direct --constraint requirements/lowest-limits.txt $(EXTRAS) \
 	    --output-file requirements/lowest.txt
 
@@ -89,3 +90,7 @@ screenshots: demo
 
 torture: install
 	$(RUN) tests/torture/run.py --full
+
+mutants: install
+	cd tests && ../$(RUN) -m mutants.faults
+	cd tests && ../$(RUN) -m mutants.run --write
