@@ -1,5 +1,6 @@
 """Models small enough for tests, reached as 'tiny_models:tiny_cnn' and the like."""
 
+import torchvision
 from torch import Tensor, nn
 
 
@@ -77,3 +78,10 @@ def learned() -> nn.Module:
 
 
 learned.pretrained = True
+
+
+def without_classifier() -> nn.Module:
+    """As people make a feature extractor of a model of torchvision's."""
+    model = torchvision.models.mobilenet_v3_small()
+    model.classifier = nn.Identity()  # type: ignore[assignment]
+    return model

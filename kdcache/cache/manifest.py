@@ -8,6 +8,7 @@ from typing import Any
 from kdcache.config import (
     IMAGE_SIZES,
     INTERPOLATIONS,
+    OUTPUTS,
     PRECISIONS,
     SEEDS,
     SPLITS,
@@ -55,7 +56,8 @@ class SplitRecord:
 class TeacherRecord:
     """Which teacher.
 
-    `digest` is the SHA-256 of its state dict; `class_names` is None where they are not known.
+    `digest` is the SHA-256 of its state dict; `output`, of `OUTPUTS`, is what is stored of each
+    view, and `classes` how many numbers that are; `class_names` is None where they are not known.
     """
 
     name: str
@@ -63,6 +65,7 @@ class TeacherRecord:
     digest: str
     classes: int
     class_names: tuple[str, ...] | None
+    output: str = "logits"
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,11 @@ def _teacher(entry: JsonObject) -> TeacherRecord:
     names = entry.texts("class_names") if "class_names" in entry else None
     if names is not None and len(names) != classes:
         raise ValueError(f"teacher.class_names: expected {classes}, found {len(names)}")
+    output = entry.choice("output", OUTPUTS) if "output" in entry else "logits"
+    if output != "logits" and names is not None:
+        raise ValueError(f"teacher.class_names: expected null for {output}, found {classes}")
     return TeacherRecord(
-        entry.text("name"), entry.text("weights"), entry.digest("digest"), classes, names
+        entry.text("name"), entry.text("weights"), entry.digest("digest"), classes, names, output
     )
 
 

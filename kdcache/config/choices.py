@@ -13,6 +13,7 @@ COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 MIXES = ("none", "mixup", "cutmix")
 LABELS = ("dataset", "teacher")
 INTERPOLATIONS = ("bilinear", "bicubic")
+OUTPUTS = ("logits", "features")
 OPTIMIZERS = ("sgd", "adamw")
 
 DATASETS: Registry[Any] = Registry(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdcache.config.choices import (
+    OUTPUTS,
     VIEW_POLICIES,
 )
 from kdcache.config.fields import (
@@ -41,6 +42,14 @@ class PrecomputeOptions(DatasetOptions):
         "a torchvision weights name, pretrained (timm's), none (random), or a file (default:"
         " IMAGENET1K_V1, pretrained, or none for a callable)",
         Role.PATHS,
+        group=Group.MODEL,
+    )
+    output: str = option(
+        "logits",
+        "what is stored of each view; features: what the classifier takes in, for a teacher"
+        " without one, or with far more classes than features",
+        Role.RECIPE,
+        choices=OUTPUTS,
         group=Group.MODEL,
     )
     augment: str = option(

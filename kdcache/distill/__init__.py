@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kdcache.distill.teacher_targets import (
         TeacherTargets,
         default_projection,
+        load_projection,
         make_targets,
     )
 

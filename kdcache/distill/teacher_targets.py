@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kdcache.cache import Cache
 from kdcache.config import PROJECTIONS
-from kdcache.distill.projections import Head, Projection
+from kdcache.distill.projections import Head, IdentityProjection, Projection
+from kdcache.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,28 @@ def make_targets(
         projection: of `PROJECTIONS`, or package.module:name of a `Projection`.
         class_names: the student's classes; by default the dataset's.
     """
-    kind: type[Projection] = PROJECTIONS.load(projection)
-    made = kind(cache, class_names or cache.manifest.dataset.class_names)
+    made = load_projection(cache, projection)(
+        cache, class_names or cache.manifest.dataset.class_names
+    )
     logits = {
         split: torch.from_numpy(np.asarray(part.logits)) for split, part in cache.splits.items()
     }
     predictions = {split: made.project(logits[split][:, 0]) for split in ("validation", "test")}
     return TeacherTargets(made, made.training_logits(logits["train"]), predictions)
+
+
+def load_projection(cache: Cache, name: str) -> type[Projection]:
+    """The projection called `name`, of `PROJECTIONS` or package.module:name.
+
+    Raises OptionError where there is none, or it takes a cache's features for logits.
+    """
+    kind: type[Projection] = PROJECTIONS.load(name)
+    takes_logits = "teacher" in kind.heads or issubclass(kind, IdentityProjection)
+    if takes_logits and cache.manifest.teacher.output != "logits":
+        expected = f"a cache of logits for --projection {name}"
+        found = f"{cache.path} of {cache.manifest.teacher.output}"
+        raise OptionError(expected, found, "omit --projection, which is then probe")
+    return kind
 
 
 def default_projection(cache: Cache) -> str:

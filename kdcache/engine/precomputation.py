@@ -33,6 +33,9 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
     if device == "cuda":
         device = torch.cuda.get_device_name(teacher.device)
     views = {split: options.views if split == "train" else 1 for split in SPLITS}
+    names = model.preprocessing.class_names if model.output == "logits" else ()
+    # absent for logits: the manifest, and so the fingerprint, is that of older versions
+    output = {} if model.output == "logits" else {"output": model.output}
     document = {
         "dataset": {
             "name": images.name,
@@ -51,7 +54,8 @@ def make_manifest(teacher: Teacher, images: ImageData, options: PrecomputeOption
             "weights": Path(model.weights).name,
             "digest": state_digest(model.module),
             "classes": teacher.classes,
-            "class_names": list(model.preprocessing.class_names) or None,
+            "class_names": list(names) or None,
+            **output,
         },
         "input": {
             "image_size": model.preprocessing.image_size,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from kdcache.cache import Cache
-from kdcache.config import LOSSES, PROJECTIONS, TrainOptions
+from kdcache.config import LOSSES, TrainOptions
 from kdcache.data import ImageData
-from kdcache.distill import Head, default_projection
+from kdcache.distill import Head, default_projection, load_projection
 from kdcache.errors import OptionError
 from kdcache.models import (
     Preprocessing,
@@ -216,7 +216,7 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
         raise OptionError(expected, f"{options.views}", "use fewer")
     default = "none" if options.labels == "teacher" else default_projection(cache)
     name = options.projection or default
-    heads = PROJECTIONS.load(name).heads
+    heads = load_projection(cache, name).heads
     loss = LOSSES.load(options.loss)
     if "teacher" in heads and getattr(loss, "needs_label_classes", False):
         raise OptionError(

@@ -21,6 +21,7 @@ from kdcache.models import (
     build_model,
     class_logits,
     count_random_tensors,
+    lacks_head,
     state_digest,
 )
 from kdcache.runtime import (
@@ -32,6 +33,8 @@ from kdcache.runtime import (
     pick_precision,
     record_output_sizes,
 )
+
+_COLUMNS = {"logits": "classes", "features": "features"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Teacher:
 
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs float32 `(B, 3, S, S)` -> raw logits float32 `(B, C)`, there."""
+        """Normalised inputs float32 `(B, 3, S, S)` -> raw logits float32 `(B, C)`, there.
+
+        Or features `(B, D)`, which go the same way from here on.
+        """
         with autocast(self.precision, self.device):
             return class_logits(self.forward(inputs)).float()
 
@@ -72,7 +78,11 @@ def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:
         image_size=options.image_size,
         mean=options.mean,
         std=options.std,
+        output=options.output,
     )
+    if options.output == "logits" and lacks_head(model.module):
+        expected = "a teacher with a classifier for --output logits"
+        raise OptionError(expected, f"{model.name} without one", "give --output features")
     model.preprocessing.warn_of_scale()
     if options.teacher_weights is None and not model.pretrained:
         random = count_random_tensors(model, options.seed)
@@ -114,7 +124,7 @@ def prepare_teacher(
         ) from error
     if output.ndim != 2 or len(output) != 2:
         raise OptionError(
-            "a teacher that returns logits (2, classes) for two images",
+            f"a teacher that returns {model.output} (2, {_COLUMNS[model.output]}) for two images",
             f"{tuple(output.shape)}",
             "correct the teacher",
         )
@@ -146,6 +156,7 @@ def teacher_of(
         mean=entry.mean,
         std=entry.std,
         interpolation=entry.interpolation,
+        output=recorded.output,
     )
     digest = state_digest(model.module)
     if digest != recorded.digest:

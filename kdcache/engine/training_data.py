@@ -177,6 +177,9 @@ def describe_teaching(
 def _labelled_by_teacher(images: ImageData, cache: Cache) -> ImageData:
     """The same images with the teacher's classes, and its predictions as their labels."""
     teacher = cache.manifest.teacher
+    if teacher.output != "logits":
+        found = f"{cache.path} of {teacher.output}"
+        raise OptionError("a cache of logits for --labels teacher", found, "omit --labels")
     splits = {}
     for split, part in images.splits.items():
         logits = torch.from_numpy(np.asarray(cache.splits[split].logits[:, 0]))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdcache.models.heads import (
         class_logits,
         head_parameters,
+        lacks_head,
         replace_head,
         student_state_dict,
     )

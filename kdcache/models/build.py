@@ -19,6 +19,7 @@ from kdcache.models.heads import (
     find_heads,
     has_small_stem,
     make_small_stem,
+    remove_head,
     replace_head,
     takes_head,
 )
@@ -47,6 +48,7 @@ class Model:
         weights: a torchvision weights name, 'pretrained' (timm's), 'none', or the path of a file.
         preprocessing: what the model expects as input.
         pretrained: whether its weights were learned; a callable's own count where it says so.
+        output: of `OUTPUTS`, what it returns.
     """
 
     module: nn.Module
@@ -54,6 +56,7 @@ class Model:
     weights: str
     preprocessing: Preprocessing
     pretrained: bool
+    output: str = "logits"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def build_model(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     interpolation: str | None = None,
+    output: str = "logits",
 ) -> Model:
     """Build a model and load its weights. The global random generators are left as they were.
 
@@ -92,6 +96,7 @@ def build_model(
             None keeps the weights' own.
         small_stem: replace the stem by a 3 x 3 stride-1 convolution without max-pool (ResNets).
         image_size, mean, std, interpolation: as given; None takes the weights' own.
+        output: of `OUTPUTS`; a model that is to return features loses its head.
 
     Raises OptionError where the name is unknown or an option does not suit the model, DataError
     where the weights cannot be had or do not fit.
@@ -112,7 +117,10 @@ def build_model(
         module = _MAKERS[source_of(name)](wanted)
     with _seeded(seed):
         _fit_head(module, classes)
-    return Model(module, name, weights, preprocessing, begins_pretrained(name, weights))
+    if output == "features":
+        remove_head(module)
+    pretrained = begins_pretrained(name, weights)
+    return Model(module, name, weights, preprocessing, pretrained, output)
 
 
 def begins_pretrained(name: str, weights: str) -> bool:

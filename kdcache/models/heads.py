@@ -14,10 +14,10 @@ def find_heads(module: nn.Module) -> list[tuple[str, Head]]:
 
     A model with a method `get_classifier`, as timm's have, says which they are. Of another it is
     the last Linear, or where there is none the last Conv2d. Empty where the model has no such
-    layer.
+    layer, or was made without a head.
     """
     if not says_its_head(module):
-        return _last_layer(module)
+        return [] if _has_empty_head(module) else _last_layer(module)
     said: Any = module.get_classifier()  # pyright: ignore[reportCallIssue]
     names = {layer: name for name, layer in module.named_modules()}
     heads: list[tuple[str, Head]] = []
@@ -39,6 +39,25 @@ def _last_layer(module: nn.Module) -> list[tuple[str, Head]]:
 def says_its_head(module: nn.Module) -> bool:
     """Whether a model has timm's two methods, which return its head and replace it."""
     return hasattr(module, "get_classifier") and hasattr(module, "reset_classifier")
+
+
+def lacks_head(module: nn.Module) -> bool:
+    """Whether a model says that it was made without a classifier, and so returns features."""
+    return _has_empty_head(module) or (says_its_head(module) and not find_heads(module))
+
+
+def _has_empty_head(module: nn.Module) -> bool:
+    """Whether an Identity is where torchvision's models have their head, as people put it there."""
+    named = dict(module.named_children())
+    heads = [named[name] for name in ("fc", "classifier", "head", "heads") if name in named]
+    return bool(heads) and all(isinstance(head, nn.Identity) for head in heads)
+
+
+def remove_head(module: nn.Module) -> None:
+    """Have the model return what its head takes in: the penultimate features `(B, D)`."""
+    for name, _ in find_heads(module):
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, nn.Identity())
 
 
 def takes_head(module: nn.Module) -> bool:

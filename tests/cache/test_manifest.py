@@ -113,6 +113,8 @@ class TestFromJson:
             ("teacher.classes", 2**20 + 1),
             ("teacher.class_names", ["a", 1]),
             ("teacher.class_names", ["a", "b"]),
+            ("teacher.output", "tokens"),
+            ("input.interpolation", "nearest"),
             ("dataset.class_names", []),
             ("dataset.store_size", 2**15),
             ("dataset.split_seed", 2**32),

@@ -11,9 +11,12 @@ from kdcache.models.heads import (
     count_classes,
     find_heads,
     has_small_stem,
+    lacks_head,
     make_small_stem,
+    remove_head,
     replace_head,
     student_state_dict,
+    takes_head,
 )
 from kdcache.models.weights import device_to_look_at
 
@@ -61,6 +64,43 @@ def test_the_heads_of_torchvisions_families(name: str, head: str) -> None:
     assert count_classes(module) == 1000
     replace_head(module, 7)
     assert count_classes(module) == 7
+
+
+class _Reordered(nn.Module):
+    """Its parts are registered in another order than they are used in."""
+
+    def __init__(self, fc: nn.Module) -> None:
+        super().__init__()
+        self.fc = fc
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.fc(self.body(inputs))
+
+
+def test_features_are_what_the_head_takes_in() -> None:
+    inputs = torch.rand(2, 3, 2, 2)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 5))
+    expected = linear[:3](inputs)
+    remove_head(linear)
+    assert torch.equal(linear(inputs), expected)
+    # SqueezeNet's order: a convolution to the classes, and then the mean over the positions
+    convolution = nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    remove_head(convolution)
+    torch.testing.assert_close(convolution(inputs), inputs.mean((2, 3)))
+
+
+def test_a_classifier_that_was_replaced_by_nothing() -> None:
+    """As people make a feature extractor of a model: `model.fc = nn.Identity()`."""
+    headless = _Reordered(nn.Identity())
+    assert lacks_head(headless) and not takes_head(headless) and count_classes(headless) is None
+    inputs = torch.rand(2, 3, 2, 2)
+    expected = headless(inputs)
+    remove_head(headless)
+    assert torch.equal(headless(inputs), expected)
+    assert not lacks_head(nn.Linear(2, 3)) and not lacks_head(nn.Flatten())
+    headless.classifier = nn.Linear(4, 3)
+    assert not lacks_head(headless), "one of the places where a head may be has one"
 
 
 def test_a_model_without_a_head() -> None:

@@ -155,6 +155,24 @@ def test_heads_that_are_not_the_last_module() -> None:
     assert outputs(model, 32) == 6
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit", "test_resnet", "test_efficientnet", "test_convnext", "test_nfnet",
+        "mobilenetv3_small_050", "deit_tiny_distilled_patch16_224",
+    ],
+)  # fmt: skip
+def test_features_are_timms_own_pre_logits(name: str) -> None:
+    built = build_model(f"timm/{name}", "none", seed=3, output="features")
+    torch.manual_seed(3)
+    model = timm.create_model(name).eval()
+    inputs = torch.rand(2, 3, built.preprocessing.image_size, built.preprocessing.image_size)
+    with torch.inference_mode():
+        expected = model.forward_head(model.forward_features(inputs), pre_logits=True)
+        torch.testing.assert_close(built.module.eval()(inputs), expected)
+    assert built.output == "features" and expected.ndim == 2
+
+
 def test_a_folder(folder: Path) -> None:
     name = f"timm/local-dir:{folder}"
     built = build_model(name, None, seed=0)

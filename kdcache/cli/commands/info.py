@@ -67,6 +67,7 @@ def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:
     ]
     speed = f"{facts['bytes'] / opening['seconds'] / 1e9:.2f} GB/s"
     classes = len(dataset["class_names"])
+    what = teacher.get("output", "classes")
     lines = {
         "cache": f"{facts['path']}, {facts['bytes'] / 1e6:.1f} MB",
         "fingerprint": facts["fingerprint"],
@@ -74,7 +75,7 @@ def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:
         "rows x views": ", ".join(splits),
         "views": f"{facts['views']['augment']}, seed {facts['views']['seed']}",
         "teacher": (
-            f"{teacher['name']}, weights {teacher['weights']}, {teacher['classes']} classes"
+            f"{teacher['name']}, weights {teacher['weights']}, {teacher['classes']} {what}"
         ),
         "teacher's state dict": teacher["digest"],
         "input": f"{facts['input']['image_size']} px, {facts['input']['interpolation']}",

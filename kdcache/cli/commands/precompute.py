@@ -34,8 +34,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _summarize(path: Path, report: "engine.PrecomputeReport", world_size: int) -> None:
     """What is in the cache now, how fast it came, and how good the teacher is for its classes."""
     opened = cache.open_cache(path)
-    classes = opened.manifest.teacher.classes
-    say(f"{path}: {report.rows:,} rows of {classes} logits, {report.bytes / 1e6:.1f} MB")
+    teacher = opened.manifest.teacher
+    what = f"{teacher.classes} {teacher.output}"
+    say(f"{path}: {report.rows:,} rows of {what}, {report.bytes / 1e6:.1f} MB")
     if report.already_complete:
         say("it was complete already; nothing was computed")
     else:

@@ -75,15 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         seed=arguments.seed,
     )
-    within = result.pop("within")
+    within, output = result.pop("within"), opened.manifest.teacher.output
     rows = [
         {"what": key.replace("_", " "), "value": _short(value)} for key, value in result.items()
     ]
     say(report.format_table(rows))
     if within:
-        say("the teacher still gives these logits, but for what its precision explains")
+        say(f"the teacher still gives these {output}, but for what its precision explains")
         return 0
-    warn("error: the teacher gives other logits than these; run phase one again with --restart")
+    warn(f"error: the teacher gives other {output} than these; run phase one again with --restart")
     return 1
 
 
