@@ -50,6 +50,8 @@ IMAGENET = {  # teacher, its input in pixels, cached views, images
     "lite2-224": ("efficientnet_lite2", 224, 4, FEW),
     "lite2-160-tuned": ("efficientnet_lite2", 160, 4, FEW),
     "lite2-160-all": ("efficientnet_lite2", 160, 1, ALL),
+    "lite2-160-labelled": ("efficientnet_lite2", 160, 4, FEW),
+    "lite2-160-unlabelled": ("efficientnet_lite2", 160, 4, FEW),
 }
 NORMALISATION = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 
@@ -61,9 +63,19 @@ class Bench:
         self.name, self.work, self.data = name, work / name, data
         self.cache = self.work / "teacher.h5"
         self.pretrained = work / "lite0.pt"
+        self.cifar10 = data
+        self.few_labels = name.endswith("labelled")
+        if self.few_labels:
+            self.data = self.work / "images"
+
+    def other(self, name: str) -> "Bench":
+        """Another bench beside this one, of the same images."""
+        return type(self)(name, self.work.parent, self.cifar10)
 
     def prepare(self) -> None:
         """Train the teacher, but for ImageNet's, and fill its cache, unless they are there."""
+        if self.few_labels and not self.data.exists():
+            link_few(self.cifar10, self.data, unlabelled="unlabelled" in self.name)
         images = ["--dataset", "folder", "--data", self.data]
         views, size = 16, ["--image-size", 32]
         if self.name in IMAGENET:
@@ -158,6 +170,21 @@ def _efficientnet(name: str, weights: Any) -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
     return EfficientNet.from_pretrained(name, weights_path=weights.get_model_file_path())
+
+
+def link_few(cifar10: Path, folder: Path, *, unlabelled: bool) -> None:
+    """Of each class's training images 40 to learn from, 80 to validate, and 360 without labels."""
+    parts = {"train": slice(0, 40), "validation": slice(40, 120)}
+    if unlabelled:
+        parts["unlabelled"] = slice(120, 480)
+    for images in sorted((cifar10 / "train").iterdir()):
+        files = sorted(images.iterdir())
+        for part, some in parts.items():
+            place = folder / part / images.name
+            place.mkdir(parents=True)
+            for file in files[some]:
+                (place / file.name).symlink_to(file.resolve())
+    (folder / "test").symlink_to((cifar10 / "test").resolve())
 
 
 def train_teacher(out: Path, *arguments: object) -> None:
@@ -287,6 +314,14 @@ ALL_LABELS = {
     "labels only": LABELS | {"epochs": 8},
     "distilled, 1 view": DEFAULT | {"epochs": 8},
 }
+# an epoch of 400 images has 4 steps, one of 4,000 has 32
+UNLABELLED: dict[str, Settings] = {
+    "labels only, 75 epochs (300 steps)": LABELS | {"epochs": 75},
+    "labels only, 600 epochs (2,400 steps)": LABELS | {"epochs": 600},
+    "distilled on the labelled images, 600 epochs (2,400 steps)": DEFAULT | {"epochs": 600},
+    "distilled, and 3,600 unlabelled images, 75 epochs (2,400 steps)": DEFAULT
+    | {"epochs": 75, "teacher": "lite2-160-unlabelled"},
+}
 TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "views": ("cifar10", VIEWS),
     "temperatures": ("cifar10", TEMPERATURES),
@@ -299,6 +334,7 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "imagenet-projections": ("lite0-96", IMAGENET_PROJECTIONS),
     "imagenet-pretrained": ("lite0-96", PRETRAINED),
     "imagenet-all-labels": ("lite2-160-all", ALL_LABELS),
+    "unlabelled": ("lite2-160-labelled", UNLABELLED),
     "shapes-views": ("shapes", VIEWS),
     "shapes-projections": ("shapes", PROJECTIONS),
     "cifar10-projections": ("cifar10-1000", PROJECTIONS),
@@ -326,7 +362,7 @@ def train_table(
     Beside their options a row may name another bench, its `teacher`, and a `variant` of the probe.
     """
     named = {row["teacher"] for row in rows.values() if "teacher" in row}
-    benches = {name: type(bench)(name, bench.work.parent, bench.data) for name in named}
+    benches = {name: bench.other(name) for name in named}
     benches[bench.name] = bench
     for one in benches.values():
         one.prepare()

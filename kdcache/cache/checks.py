@@ -4,7 +4,7 @@ import numpy as np
 
 from kdcache.cache.manifest import Manifest
 from kdcache.cache.seal import Layout
-from kdcache.config import SPLITS
+from kdcache.config import SPLITS, UNLABELLED
 
 
 def check_layout(layout: Layout, manifest: Manifest) -> None:
@@ -28,10 +28,13 @@ def fault_in_rows(
     """What a split's views int16 `(N, V, 5)` or labels int64 `(N,)` have that no cache can have.
 
     None where all is well. A view is no larger than the image and shows some of it; it may reach
-    over the border. View 0 is the whole image. A label is the number of one of the classes.
+    over the border. View 0 is the whole image. A label is the number of one of the classes; the
+    last rows of the training split, but not all, may have none.
     """
     classes = len(manifest.dataset.class_names)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    labelled = max(1, np.count_nonzero(labels != UNLABELLED)) if split == "train" else len(labels)
+    first = labels[:labelled]
+    wrong = np.flatnonzero((first < 0) | (first >= classes))
     if len(wrong):
         row = wrong[0]
         return f"{split} row {row}: label {labels[row]}, and there are {classes} classes"

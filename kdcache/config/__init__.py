@@ -14,6 +14,7 @@ from kdcache.config.choices import (
     PRECISIONS,
     PROJECTIONS,
     SPLITS,
+    UNLABELLED,
     VIEW_POLICIES,
 )
 from kdcache.config.fields import (
@@ -53,6 +54,7 @@ __all__ = [
     "PROJECTIONS",
     "SEEDS",
     "SPLITS",
+    "UNLABELLED",
     "VIEW_COUNTS",
     "VIEW_POLICIES",
     "DatasetOptions",

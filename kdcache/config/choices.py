@@ -8,6 +8,9 @@ from typing import Any
 from kdcache.config.registry import Registry
 
 SPLITS = ("train", "validation", "test")
+UNLABELLED = -1
+"""The label of an image that has none; only the last rows of a training split may have it."""
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 MIXES = ("none", "mixup", "cutmix")

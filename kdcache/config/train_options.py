@@ -213,7 +213,7 @@ class TrainOptions(DatasetOptions):
     )
     train_images: int | None = option(
         None,
-        "train on this many images of the training split, spread evenly over the classes",
+        "train on this many labelled images of the training split, spread evenly over the classes",
         Role.RECIPE,
         within=AT_LEAST_1,
         group=Group.DATA,

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torchvision import datasets
 
-from kdcache.config import DATASETS, SPLITS, DatasetOptions
-from kdcache.data.files.finding import list_classes
+from kdcache.config import DATASETS, SPLITS, UNLABELLED, DatasetOptions
+from kdcache.data.files.finding import image_files, list_classes
 from kdcache.data.files.image_folder import (
     DEFAULT_STORE_SIZE,
     common_shape,
@@ -50,13 +50,14 @@ def load_images(
 ) -> ImageData:
     """Read a dataset in three splits.
 
-    Where it has no validation split, 20 % of its training images, stratified, become one.
+    Where it has no validation split, 20 % of its training images, stratified, become one. Its
+    images without labels are the last rows of the training split.
 
     Args:
         name: of `DATASETS`, or package.module:name of a `DatasetReader`.
         folder: where the images are, or where torchvision's datasets are downloaded to.
-        limit: of the training, test and given validation images, take this many each, spread
-            evenly over the classes; None takes all.
+        limit: of the training, test, given validation and unlabelled images, take this many each,
+            spread evenly over the classes; None takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
             means the size of at least nine in ten images, else 256.
         image_shape: folder only: height and width in pixels to which all images are brought, as a
@@ -89,7 +90,7 @@ def load_images(
     lengths = [len(rows[split]) for split in SPLITS]
     pixels = source.read(np.concatenate([rows[split] for split in SPLITS]))
     check_pixels(pixels, sum(lengths), name)
-    labels = np.concatenate(list(source.labels.values()))
+    labels = np.concatenate((*source.labels.values(), np.full(source.unlabelled, UNLABELLED)))
     splits = {}
     for split, images in zip(SPLITS, torch.from_numpy(pixels).split(lengths), strict=True):
         own = rows[split]
@@ -122,7 +123,8 @@ def _rows_of_splits(source: Source, seed: int) -> dict[str, NDArray[np.int64]]:
         )
     if source.validation_labels is None:
         _warn_of_single_images(source)
-    return rows
+    unlabelled = np.arange(first, first + source.unlabelled)
+    return rows | {"train": np.concatenate((rows["train"], unlabelled))}
 
 
 def _warn_of_single_images(source: Source) -> None:
@@ -203,7 +205,10 @@ def _render(stream: str, count: int, request: Request) -> Pair:
 
 
 def _open_folder(request: Request) -> Source:
-    """Image files in class folders: train, test, and validation or val where there is one."""
+    """Image files in class folders: train, test, and validation or val where there is one.
+
+    Those in unlabelled, where there is such a folder, have no class.
+    """
     folder = request.folder
     names, files, labels = ("train", "test", *_validation_folder(folder)), [], []
     if not (folder / "test").is_dir() and names[2:] == ("val",):
@@ -221,6 +226,10 @@ def _open_folder(request: Request) -> Source:
             )
         files += own_files
         labels.append(own_labels)
+    unlabelled: list[Path] = []
+    if (folder / "unlabelled").is_dir():
+        unlabelled = image_files([folder / "unlabelled"])[: request.limit]
+    files += unlabelled
     shape = request.image_shape or common_shape(files, request.store_size)
     streamed = request.stream
     if streamed is None:
@@ -233,8 +242,16 @@ def _open_folder(request: Request) -> Source:
         return read_images(paths, shape)
 
     train, test, *validation = labels
-    paths = [str(path) for path in files]
-    return Source(class_names, train, test, read, streamed, paths, *validation)
+    return Source(
+        class_names,
+        train,
+        test,
+        read,
+        streamed,
+        files=[str(path) for path in files],
+        validation_labels=validation[0] if validation else None,
+        unlabelled=len(unlabelled),
+    )
 
 
 def _validation_folder(folder: Path) -> list[str]:

@@ -17,8 +17,8 @@ class Request:
 
     Args:
         folder: where its files are, or where they are downloaded to.
-        limit: of the images of each split, take this many, spread evenly over the classes; None
-            takes all.
+        limit: of the images of each split, and of those without labels, take this many, spread
+            evenly over the classes; None takes all.
         store_size: folder with mixed sizes only: side in pixels of the stored centre crop; None
             leaves it to the images.
         image_shape: folder only: height and width in pixels to which all images are brought, where
@@ -43,12 +43,13 @@ class Source:
         train_labels: int64 `(N,)` of the training images.
         test_labels: int64 `(M,)` of the test images.
         read: takes rows, int64 `(R,)`, and returns their pixels, uint8 `(R, 3, H, W)`. Rows count
-            all images: the training images from 0, then the test images, then the validation
-            images, each in the order of their labels.
+            all images: the training images from 0, then the test images, the validation images and
+            the unlabelled ones, each in the order of their labels.
         streamed: whether the pixels lie in a mapped file.
         files: of each row, to name it in messages; empty where images have no files of their own.
         validation_labels: int64 `(L,)`, where there is a validation split; None has one drawn from
             the training images.
+        unlabelled: how many more images there are to train on, without labels.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +59,7 @@ class Source:
     streamed: bool = False
     files: Sequence[str] = ()
     validation_labels: NDArray[np.int64] | None = None
+    unlabelled: int = 0
 
     @property
     def labels(self) -> dict[str, NDArray[np.int64]]:

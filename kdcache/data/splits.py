@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdcache.config import UNLABELLED
+
 _VALIDATION_FRACTION = 0.2
 
 
@@ -22,7 +24,8 @@ class Split:
     Args:
         images: uint8 `(N, 3, H, W)`; those in a mapped file are read from it when they are looked
             at.
-        labels: int64 `(N,)`; a row of both is an `image_index`.
+        labels: int64 `(N,)`; a row of both is an `image_index`. The last rows of a training split
+            may be `UNLABELLED`.
         files: the path of each image; empty where images have no files of their own.
     """
 
@@ -33,6 +36,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def labelled(self) -> int:
+        """How many of the images have a label: the first ones."""
+        return int((self.labels != UNLABELLED).sum())
+
+    @property
+    def unlabelled(self) -> int:
+        """How many have none: the last ones."""
+        return len(self) - self.labelled
+
     def select(self, rows: NDArray[np.int64]) -> "Split":
         """Only these rows: a copy in memory, also where the images lie in a mapped file."""
         index = torch.from_numpy(rows)
@@ -40,8 +53,12 @@ class Split:
         return Split(self.images[index], self.labels[index], files)
 
     def spread(self, count: int | None) -> NDArray[np.int64]:
-        """The rows of `count` images, spread evenly over the classes; all rows for None."""
-        return evenly_spread_rows(self.labels.numpy(), count)
+        """The rows of `count` labelled images, spread evenly over the classes; of all for None.
+
+        Behind them those of all images without a label.
+        """
+        chosen = evenly_spread_rows(self.labels[: self.labelled].numpy(), count)
+        return np.concatenate((chosen, np.arange(self.labelled, len(self))))
 
     def row_checksums(self) -> NDArray[np.uint32]:
         """CRC32 of each image's pixels followed by its label as int64, uint32 `(N,)`."""

@@ -16,8 +16,8 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
 
     Item `image_index * views + view_index` is a dict of `image` float32 `(3, S, S)`, cropped,
     mirrored, resized and normalised as the teacher saw it; `soft_targets` float32 `(K,)`; and the
-    ints `label`, `image_index`, `view_index`. Everything is plain memory: it can be read by any
-    number of DataLoader workers.
+    ints `label` (-1 for an image without one), `image_index`, `view_index`. Everything is plain
+    memory: it can be read by any number of DataLoader workers.
 
     Args:
         cache: from `open_cache`.

@@ -1,8 +1,9 @@
 """The losses of phase two. One formula, one home, one scale: every loss is the mean over the batch.
 
 All take student_logits float `(B, K)`, teacher_logits float `(B, K)` in the same classes, labels
-int64 `(B,)` and the temperature T, and return a scalar. `config/choices.py` registers them; one of
-your own needs no place there: `--loss my_module:my_loss`.
+int64 `(B,)` (`UNLABELLED`, -1, where there is none) and the temperature T, and return a scalar.
+`config/choices.py` registers them; one of your own needs no place there: `--loss
+my_module:my_loss`.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdcache.config import UNLABELLED
 from kdcache.distill.metrics import kl_divergence
 
 _TINY = 1e-7  # keeps a constant row's standard deviation from dividing by 0
@@ -51,8 +53,13 @@ def distillation_loss(student_logits: Tensor, soft_targets: Tensor, temperature:
 
 
 def label_loss(student_logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with integer labels `(B,)`, the mean over the batch, in nats."""
-    return F.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
+    """Cross-entropy with integer labels `(B,)`, the mean over the rows that have one, in nats.
+
+    NaN where none has.
+    """
+    return F.cross_entropy(
+        student_logits, labels, label_smoothing=label_smoothing, ignore_index=UNLABELLED
+    )
 
 
 def soften(teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -7,11 +7,13 @@ regularisation and temperature are chosen on the validation split.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdcache.config import UNLABELLED
 from kdcache.distill.metrics import accuracy, reliability
 from kdcache.distill.probe_solver import CHUNK, Regressions, chunks, moments, standardise
 
@@ -31,7 +33,7 @@ class Probe:
     mean: Tensor  # float32 (C,), of the teacher logits
     scale: Tensor  # float32 (C,)
     weight: Tensor  # float32 (FOLDS + 1, C + 1, K): the folds', then the one fitted on all rows
-    fold: Tensor  # uint8 (N,), the fold whose fit did not see image i
+    fold: Tensor  # uint8 (N,), a fit that did not see image i; FOLDS, the last, without a label
     temperature: float
     penalty: float
     validation: dict[str, float]
@@ -55,7 +57,7 @@ class Probe:
         projected = torch.empty(images, views, self.weight.shape[2])
         for part in chunks(images, views):
             features = standardise(teacher_logits[part].reshape(-1, columns), self.mean, self.scale)
-            for fold in range(FOLDS):
+            for fold in range(self._fits):
                 rows = self.fold[part] == fold
                 projected[part][rows] = features.unflatten(0, (-1, views))[rows] @ self.weight[fold]
         return projected.div_(self.temperature)
@@ -66,9 +68,14 @@ class Probe:
         `(B, C)` of the images `rows` int64 `(B,)` -> float32 `(B, K)`.
         """
         features = standardise(teacher_logits, self.mean, self.scale)
-        by_fold = torch.einsum("bc,fck->bfk", features, self.weight[:FOLDS])
+        by_fold = torch.einsum("bc,fck->bfk", features, self.weight[: self._fits])
         own = self.fold[rows].long()[:, None, None].expand(-1, 1, by_fold.shape[2])
         return by_fold.gather(1, own)[:, 0] / self.temperature
+
+    @cached_property
+    def _fits(self) -> int:
+        """How many of the fits training rows need: all, where some rows have no label."""
+        return max(FOLDS, int(self.fold.max()) + 1)
 
     def to(self, device: torch.device) -> "Probe":
         tensors = {
@@ -91,10 +98,14 @@ def fit_probe(
         train_logits: float `(N, V, C)`, all views of the training split; an image's views share a
             fold. May be a mapped file: it is read in chunks, in some 10 to 20 passes.
         validation_logits: float `(M, C)`, view 0.
-        train_labels, validation_labels: int64 `(N,)`, `(M,)`.
+        train_labels, validation_labels: int64 `(N,)`, `(M,)`. The last training rows may be
+            `UNLABELLED`: nothing is fitted on them.
         classes: K, the student's classes.
     """
-    images, _, columns = train_logits.shape
+    images = int((train_labels != UNLABELLED).sum())
+    unseen_by_all = torch.full((len(train_labels) - images,), FOLDS, dtype=torch.uint8)
+    train_logits, train_labels = train_logits[:images], train_labels[:images]
+    columns = train_logits.shape[2]
     view_0 = train_logits[:, :1]
     mean, scale = moments(view_0[:, 0])
     generator = torch.Generator().manual_seed(seed)
@@ -137,6 +148,7 @@ def fit_probe(
         "ece": reliability(validation_labels, raw).calibration_error,
         "ece_calibrated": reliability(validation_labels, raw / temperature).calibration_error,
     }
+    fold = torch.cat((fold, unseen_by_all))
     return Probe(mean, scale, weight.mT.contiguous(), fold, temperature, penalty, quality)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdcache.cache import Cache
+from kdcache.config import UNLABELLED
 from kdcache.distill.probe import FOLDS, QUALITY, Probe, fit_probe
 from kdcache.errors import DataError
 from kdcache.runtime import load_tensors, save_tensors
@@ -134,7 +135,8 @@ def _fault(tensors: Any, cache: Cache) -> str | None:
     content = _digest_tensor(cache.content_digest)
     if not torch.equal(tensors.get("content", content), content):
         return "which was fitted on other logits"
-    if bool((tensors["fold"] >= FOLDS).any()):
+    fold, unlabelled = tensors["fold"], cache.splits["train"].labels == UNLABELLED
+    if bool((fold > FOLDS).any()) or not torch.equal(fold == FOLDS, torch.from_numpy(unlabelled)):
         return other
     positive = all(bool((tensors[name] > 0).all()) for name in ("scale", "temperature", "penalty"))
     if not positive or not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):

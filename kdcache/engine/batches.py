@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcache.config import UNLABELLED
 from kdcache.data import ImageData, Prefetcher, draw_views
 from kdcache.distill import Head
 from kdcache.engine.resolve import TrainConfig
@@ -21,11 +22,16 @@ class Batch:
     """What one step of one process learns from, on its device.
 
     `fraction`: how much of the batch that all processes learn from these rows are.
+    `labelled`: how many of the rows have a label.
+    `label_weight`: of these rows' label term beside their distillation term, so that the mean over
+    all processes' labelled rows comes out; 1 where this process has as large a part of both.
     `teacher_logits`: what each head is taught with, `(B, K)` or `(B, C)`; {} where nothing is read
     from a cache.
     """
 
     fraction: float
+    labelled: int
+    label_weight: float
     rows: Tensor  # int64 (B,)
     view_index: Tensor  # int64 (B,)
     views: Tensor  # int16 (B, 5)
@@ -60,6 +66,7 @@ class Batches:
     ) -> None:
         self._config, self._device, self._processes = config, device, processes
         self._train, self._view_table = images.splits["train"], view_table
+        self._has_label = self._train.labels != UNLABELLED
         self._images = Prefetcher(self._train.images, device, streamed=images.streamed)
         self._teacher_logits: dict[Head, Prefetcher] = {}
         for head, logits in teacher_logits.items():
@@ -75,7 +82,7 @@ class Batches:
         generator = torch.Generator().manual_seed((self._config.seed << 16) + epoch)
         whole = torch.randperm(len(self._train), generator=generator).tensor_split(self.steps)
         own = [self._processes.shard(rows) for rows in whole]
-        fractions = [len(some) / len(rows) for some, rows in zip(own, whole, strict=True)]
+        shares = [self._shares(*pair) for pair in zip(own, whole, strict=True)]
         sizes = [len(some) for some in own]
         rows = torch.cat(own)
         view_index, views = self._views(epoch)
@@ -84,8 +91,15 @@ class Batches:
         columns = (to_device(column, self._device).split(sizes) for column in small)
         images = self._images.batches(sizes, rows)
         logits = self._logits(sizes, rows, view_index[rows])
-        for batch in zip(fractions, *columns, images, logits, strict=True):
-            yield Batch(*batch)
+        for share, *batch in zip(shares, *columns, images, logits, strict=True):
+            yield Batch(*share, *batch)
+
+    def _shares(self, own: Tensor, whole: Tensor) -> tuple[float, int, float]:
+        """Of one batch's rows, this process's and all: a Batch's first three fields."""
+        fraction = len(own) / len(whole)
+        labelled = int(self._has_label[own].sum())
+        of_all = int(self._has_label[whole].sum())
+        return fraction, labelled, labelled / max(1, of_all) / fraction
 
     def _logits(
         self, sizes: list[int], rows: Tensor, view_index: Tensor

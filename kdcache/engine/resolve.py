@@ -6,6 +6,7 @@ And what does not go together refused.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kdcache.cache import Cache
@@ -106,11 +107,10 @@ def resolve_config(
     """
     _check_combination(options)
     weights = options.student_weights or default_weights(options.student)
-    projection, heads, views = _teaching(options, cache)
+    projection, heads, views = _teaching(options, images, cache)
     pretrained = begins_pretrained(options.student, weights)
     preprocessing = _preprocessing(options, weights, images, cache)
-    learned = len(images.splits["train"])
-    batch = min(options.batch_size, learned, options.train_images or learned)
+    batch = min(options.batch_size, len(learned_rows(options, images)))
     lr = _LEARNING_RATES[options.optimizer, pretrained] * batch / _REFERENCE_BATCH
     return TrainConfig(
         student=options.student,
@@ -139,6 +139,17 @@ def resolve_config(
         compile=options.compile,
         seed=options.seed,
     )
+
+
+def learned_rows(options: TrainOptions, images: ImageData) -> np.ndarray:
+    """The rows of the training split that a student learns from, int64, ascending.
+
+    Those without a label are among them only where soft targets are learned.
+    """
+    train = images.splits["train"]
+    rows = train.spread(options.train_images)
+    taught = options.cache is not None and options.alpha > 0
+    return rows if taught else rows[rows < train.labelled]
 
 
 def recorded_options(options: TrainOptions, config: TrainConfig) -> TrainOptions:
@@ -189,8 +200,7 @@ def finished_run(
         held = None if options.overwrite else read_config(options.out)
         if held is None:
             return None
-        rows = images.splits["train"].spread(options.train_images)
-        learned = images.with_train(rows)
+        learned = images.with_train(learned_rows(options, images))
         now = make_run_config(options, resolve(options), learned, cache, device)
         return finished_summary(options, held, now, resolve)
 
@@ -206,7 +216,9 @@ def _check_combination(options: TrainOptions) -> None:
         raise OptionError(expected, options.projection, "omit --projection")
 
 
-def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[Head, ...], int]:
+def _teaching(
+    options: TrainOptions, images: ImageData, cache: Cache | None
+) -> tuple[str, tuple[Head, ...], int]:
     """Name of the projection, the heads that it teaches, and the number of views."""
     if cache is None:
         return "none", (), 0
@@ -217,8 +229,14 @@ def _teaching(options: TrainOptions, cache: Cache | None) -> tuple[str, tuple[He
     default = "none" if options.labels == "teacher" else default_projection(cache)
     name = options.projection or default
     heads = load_projection(cache, name).heads
-    loss = LOSSES.load(options.loss)
-    if "teacher" in heads and getattr(loss, "needs_label_classes", False):
+    needs_labels = getattr(LOSSES.load(options.loss), "needs_label_classes", False)
+    if needs_labels and learned_rows(options, images)[-1] >= images.splits["train"].labelled:
+        raise OptionError(
+            f"a label for each image for --loss {options.loss}",
+            "training images without labels",
+            "use another --loss or --data",
+        )
+    if needs_labels and "teacher" in heads:
         raise OptionError(
             f"--projection probe or none for --loss {options.loss}, which needs the teacher's"
             " logits in the labels' classes",

@@ -11,6 +11,7 @@ from kdcache.engine.optimization import check_validation_loss, learning_rate
 from kdcache.engine.resolve import (
     check_processes,
     finished_run,
+    learned_rows,
     recorded_options,
     resolve_config,
 )
@@ -18,6 +19,7 @@ from kdcache.engine.student import Evaluation, build_student
 from kdcache.engine.trainer import Trainer, TrainingCallbacks
 from kdcache.engine.training_data import (
     TrainingData,
+    describe_images,
     describe_teaching,
     load_training_data,
     teacher_scores,
@@ -95,10 +97,11 @@ class StudentRun:
         self.config = resolve_config(options, data.images, data.cache, self.device)
         self.options = recorded_options(options, self.config)
         self.cache = data.cache
-        rows = data.images.splits["train"].spread(options.train_images)
+        rows = learned_rows(options, data.images)
         self.images = data.images.with_train(rows)
         check_processes(self.config, len(rows), processes)
         self.targets, self.view_table = data.part(self.config, rows)
+        self._what_is_learned = describe_images(data.images, self.images)
 
         online = None
         if options.live_teacher and options.alpha > 0:
@@ -237,6 +240,7 @@ class StudentRun:
             parameters=sum(value.numel() for value in self.trainer.student.module.parameters()),
             dataset=self.images.name,
             labels=self.options.labels,
+            unlabelled=splits["train"].unlabelled or None,
             loss=config.loss if distils else None,
             temperature=config.temperature,
             projection=config.projection if distils else None,
@@ -264,8 +268,7 @@ class StudentRun:
         """
         splits, teacher = self.images.splits, self._teacher_scores()
         lines = [
-            f"{self.config.student} on {self.images.name}: {len(splits['train']):,} training,"
-            f" {len(splits['validation']):,} validation images, {self.config.classes} classes,"
+            f"{self.config.student} on {self._what_is_learned}, {self.config.classes} classes,"
             f" {self.config.epochs} epochs on {self.device}"
         ]
         if teacher is not None:

@@ -111,7 +111,9 @@ class Trainer:
         together = DistributedDataParallel(module) if processes.world_size > 1 else module
         self._forward = compiled(together, config.compile)
         self._distillation_loss: DistillationLoss = LOSSES.load(config.loss)
-        self._images_per_epoch = len(images.splits["train"])
+        train = images.splits["train"]
+        # what an epoch's sums are means of: all images, or only the labelled ones
+        self._counts = torch.tensor([len(train), train.labelled] * 2)
         self.steps_per_epoch = self._batches.steps
         self._optimizer = make_optimizer(module, config, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -121,8 +123,8 @@ class Trainer:
     def train_epoch(self, epoch: int, after_step: AfterStep) -> dict[str, float]:
         """Show every training image once, in the view drawn for this epoch (0, 1, ...).
 
-        Returns the means over the images: train_loss, label_loss, distillation_loss (nats),
-        train_accuracy, and the last lr.
+        Returns the means over the images: train_loss, distillation_loss (nats); over those that
+        have a label: label_loss (nats), train_accuracy; and the last lr.
 
         Raises DivergedError where the loss explodes.
         """
@@ -143,7 +145,7 @@ class Trainer:
                 if step % _POLL_EVERY == _POLL_EVERY - 1:
                     self._divergence.poll(self._when(epoch, step, lr))
         self._divergence.poll(self._when(epoch, self.steps_per_epoch - 1, lr))
-        means = self._processes.all_reduce(sums) / self._images_per_epoch
+        means = self._processes.all_reduce(sums) / self._counts.to(self.device)
         self._divergence.flush()
         loss, label_term, distillation_term, accuracy = means.tolist()
         return {
@@ -202,16 +204,19 @@ class Trainer:
             "teacher": logits[:, classes:],
         }
 
-        label_term, distillation_term = self._terms(outputs, labels, teacher_logits)
+        labelled = batch.labelled
+        label_term, distillation_term = self._terms(labelled, outputs, labels, teacher_logits)
         if mix is not None:
             partner_logits = dict(teacher_logits)
             if self._online is None:  # a teacher in the loop has seen the mixed image itself
                 for head, rows in teacher_logits.items():
                     partner_logits[head] = rows[mix.partner]
-            partner_terms = self._terms(outputs, labels[mix.partner], partner_logits)
+            partner_labels = labels[mix.partner]
+            partner_terms = self._terms(labelled, outputs, partner_labels, partner_logits)
             label_term = mix.blend(label_term, partner_terms[0])
             distillation_term = mix.blend(distillation_term, partner_terms[1])
-        loss = (1 - config.alpha) * label_term + config.alpha * distillation_term
+        label_weight = (1 - config.alpha) * batch.label_weight
+        loss = label_weight * label_term + config.alpha * distillation_term
         self._divergence.update(loss)
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over
@@ -221,16 +226,24 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         accuracy = (outputs["student"].argmax(1) == labels).float().mean()
+        label_term = label_term * (labelled / len(labels))  # its part in the sum over an epoch
         return torch.stack([loss, label_term, distillation_term, accuracy]).detach().double()
 
     def _terms(
-        self, outputs: dict[Head, Tensor], labels: Tensor, teacher_logits: dict[Head, Tensor]
+        self,
+        labelled: int,
+        outputs: dict[Head, Tensor],
+        labels: Tensor,
+        teacher_logits: dict[Head, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Label term and distillation term of the loss.
 
-        The latter is the mean over the heads that are taught.
+        The former is 0 for a batch without labels, the latter the mean over the heads that are
+        taught.
         """
-        label_term = label_loss(outputs["student"], labels, self.config.label_smoothing)
+        label_term = torch.zeros((), device=self.device)
+        if labelled:
+            label_term = label_loss(outputs["student"], labels, self.config.label_smoothing)
         terms = [
             self._distillation_loss(outputs[head], logits, labels, self.config.temperature)
             for head, logits in teacher_logits.items()

@@ -122,6 +122,21 @@ def teacher_scores(
     return TeacherScores(name, scores.get("validation"), scores.get("test"))
 
 
+def describe_images(images: ImageData, learned: ImageData) -> str:
+    """In words: how many images there are.
+
+    Args:
+        learned: the same, with the part of the training split that is learned from.
+    """
+    train, validation = learned.splits["train"], len(learned.splits["validation"])
+    counts = f"{train.labelled:,} training, {validation:,} validation images"
+    if train.unlabelled:
+        counts += f", {train.unlabelled:,} unlabelled ones"
+    elif passed_over := images.splits["train"].unlabelled:
+        counts += f" ({passed_over:,} unlabelled ones are used in distillation only)"
+    return f"{images.name}: {counts}"
+
+
 def describe_teaching(
     config: TrainConfig, teacher: TeacherScores, baseline: RunSummary | None
 ) -> list[str]:

@@ -75,14 +75,14 @@ def _data(summary: RunSummary, options: TrainOptions) -> list[str]:
     elif options.limit:
         subset = f"{options.limit:,} images of each split at most"
     tested = summary.test_images
+    validation = "20 % of the training images, stratified"
+    if summary.dataset == "folder" or ":" in (summary.dataset or ""):
+        validation += ", where none was given"
     return _bullets(
         {
             "Dataset": summary.dataset,
             "Taken": subset,
-            "Splits": (
-                "the training images split into 80 % training and 20 % validation, stratified;"
-                " a test split of its own"
-            ),
+            "Validation split": validation,
             "Test images": None if tested is None else f"{tested:,}",
             "SHA-256 of the test split's pixels and labels": summary.test_digest,
             "Origin, licence and consent of the people shown, if any": None,
@@ -179,6 +179,10 @@ def _limits(summary: RunSummary, options: TrainOptions) -> list[str]:
         lines.append(
             "Its labels were the teacher's top predictions: every accuracy here is agreement with"
             " the teacher."
+        )
+    if summary.unlabelled:
+        lines.append(
+            f"Of {summary.unlabelled:,} images it had no labels, only the teacher's soft targets."
         )
     if options.train_images:
         lines.append(f"It was trained on {options.train_images:,} images of the training split.")

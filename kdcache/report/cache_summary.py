@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdcache.cache import Cache, open_cache
-from kdcache.config import SPLITS
+from kdcache.config import SPLITS, UNLABELLED
 from kdcache.distill import (
     TeacherTargets,
     accuracy,
@@ -69,6 +69,7 @@ def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
         "bytes": path.stat().st_size,
         "fingerprint": cache.fingerprint,
         **_provenance(cache),
+        "unlabelled_images": int((cache.splits["train"].labels == UNLABELLED).sum()),
         "opening": {
             "seconds": seconds,
             "checked": "every byte" if check_logits else "all but the logits",

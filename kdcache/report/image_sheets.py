@@ -33,7 +33,7 @@ class _Line(NamedTuple):
 @matplotlib.rc_context(STYLE)
 def view_sheet(
     images: np.ndarray,
-    labels: Sequence[int],
+    labels: Sequence[int | None],
     teacher_predictions: Sequence[int] | None,
     student_predictions: Sequence[int],
     class_names: Sequence[str],
@@ -46,7 +46,7 @@ def view_sheet(
 
     Args:
         images: uint8 `(n, 3, H, W)`, n at most 64.
-        labels: the class of each image.
+        labels: the class of each image; None where it is not known.
         teacher_predictions: the teacher's class for each image; None where there is no teacher.
         student_predictions: the student's.
         class_names: the student's classes.
@@ -58,13 +58,15 @@ def view_sheet(
     judged = teacher_names is None or list(teacher_names) == list(class_names)
     captions = []
     for index, label in enumerate(labels):
-        lines = [_Line("label", "", class_names[label], INK)]
+        unjudged = (_UNJUDGED, INK)
+        lines = [_Line("label", "", "none" if label is None else class_names[label], INK)]
         if teacher_predictions is not None:
             predicted = teacher_predictions[index]
-            mark, colour = _verdict(predicted == label) if judged else (_UNJUDGED, INK)
+            known = judged and label is not None
+            mark, colour = _verdict(predicted == label) if known else unjudged
             lines.append(_Line("teacher", mark, (teacher_names or class_names)[predicted], colour))
         predicted = student_predictions[index]
-        mark, colour = _verdict(predicted == label)
+        mark, colour = unjudged if label is None else _verdict(predicted == label)
         lines.append(_Line("student", mark, class_names[predicted], colour))
         captions.append(lines)
     figure = Figure()

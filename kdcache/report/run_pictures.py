@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcache.cache import Cache
+from kdcache.config import UNLABELLED
 from kdcache.data import ImageData, Renderer, Split, whole_image_views
 from kdcache.distill import Head, TeacherTargets, confusion, soften
 from kdcache.report import image_sheets, plots
@@ -53,7 +54,7 @@ def show_batch(
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (known.mean, known.std))
     image = (inputs[0].cpu() * std + mean).clamp(0, 1).numpy()
     row, view = int(image_index[0]), int(view_index[0])
-    label = run.images.class_names[int(run.images.splits["train"].labels[row])]
+    label = _label_name(run.images, int(run.images.splits["train"].labels[row]))
     prediction = None
     if run.targets is not None:
         head, logits = next(iter(run.targets.train.items()))
@@ -92,9 +93,13 @@ def draw_teacher_predictions(
         native = [native_names[k] for k in logits.argmax(1)]
 
     tiles = _render_tiles(split.images[rows], torch.from_numpy(cached.views)[rows, view_index])
-    labels = [names[label] for label in split.labels[rows].tolist()]
+    labels = [_label_name(images, label) for label in split.labels[rows].tolist()]
     columns = 2 * views
     image_sheets.prediction_sheet(tiles, labels, predictions, native, path, columns=columns)
+
+
+def _label_name(images: ImageData, label: int) -> str:
+    return "none" if label == UNLABELLED else images.class_names[label]
 
 
 def _class_names(run: "StudentRun", head: Head) -> list[str]:
@@ -144,7 +149,7 @@ def _draw_views(
     student_predictions = run.trainer.student.predict(images, views).argmax(1).tolist()
     image_sheets.view_sheet(
         _render_tiles(images, views),
-        split.labels[rows].tolist(),
+        [None if label == UNLABELLED else label for label in split.labels[rows].tolist()],
         teacher_predictions,
         student_predictions,
         run.images.class_names,

@@ -160,7 +160,8 @@ class RunSummary:
 
     `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
     live (the teacher ran in every step). The class accuracies are in the order of the classes, None
-    for a class without images. `loss`, `projection` and `views` are None for labels only.
+    for a class without images. `unlabelled` counts the images without labels that it learned from;
+    None where there were none. `loss`, `projection` and `views` are None for labels only.
     `config_digest` is the SHA-256 of config.json as it was when the run ended, None where an older
     version did not record it.
     """
@@ -174,6 +175,7 @@ class RunSummary:
     parameters: int | None = None
     dataset: str | None = None
     labels: str | None = None
+    unlabelled: int | None = None
     loss: str | None = None
     temperature: float | None = None
     projection: str | None = None

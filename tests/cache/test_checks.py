@@ -15,7 +15,7 @@ from cache_makers import (
     reseal,
 )
 
-from kdcache.cache.checks import are_finite
+from kdcache.cache.checks import are_finite, fault_in_rows
 from kdcache.cache.reader import open_cache, verify_cache
 from kdcache.cache.writer import CacheWriter
 from kdcache.errors import CacheDamagedError, OptionError
@@ -59,6 +59,33 @@ class TestRows:
             CacheWriter(tmp_path / "t.h5", manifest, arrays, block_rows=BLOCK_ROWS)
         assert words in str(error.value)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestUnlabelled:
+    @pytest.mark.parametrize("labels", [[0, 1, 1, -1], [1, -1, -1, -1]])
+    def test_the_last_training_images_may_have_no_label(self, labels: list[int]) -> None:
+        assert fault_of(make_arrays(make_manifest()), labels) is None
+
+    @pytest.mark.parametrize(
+        ("labels", "words"),
+        [
+            ([0, -1, 1, -1], "train row 1: label -1, and there are 2 classes"),
+            ([-1, -1, -1, -1], "train row 0: label -1, and there are 2 classes"),
+            ([0, 1, 1, -2], "train row 3: label -2, and there are 2 classes"),
+        ],
+    )
+    def test_others_may_not(self, labels: list[int], words: str) -> None:
+        assert fault_of(make_arrays(make_manifest()), labels) == words
+
+    def test_nor_may_those_of_other_splits(self) -> None:
+        manifest = make_manifest()
+        views = make_arrays(manifest)["validation/views"]
+        words = "validation row 1: label -1, and there are 2 classes"
+        assert fault_in_rows(manifest, "validation", views, np.array([0, -1])) == words
+
+
+def fault_of(arrays: dict[str, np.ndarray], labels: list[int]) -> str | None:
+    return fault_in_rows(make_manifest(), "train", arrays["train/views"], np.array(labels))
 
 
 def test_views_at_the_limits_are_read(good_path: Path) -> None:

@@ -93,6 +93,32 @@ class TestFolder:
             for split, first in (("train", 0), ("validation", 200), ("test", 100))
         }
 
+    def test_images_without_a_label_are_the_last_of_the_training_split(
+        self, tmp_path: Path
+    ) -> None:
+        write_folder(tmp_path, {"a": 5, "b": 5})
+        names = ["deep/er/y.png", "v.png", "w.png", "x.png", "z.png"]
+        for number, name in enumerate(names):
+            save_png(tmp_path / "unlabelled" / name, coded(0, 250 + number))
+        (tmp_path / "unlabelled" / "notes.txt").write_text("no image")
+        data = load_folder(tmp_path)
+        train = data.splits["train"]
+        assert train.labels.tolist() == [0] * 4 + [1] * 4 + [-1] * 5
+        assert (train.labelled, train.unlabelled) == (8, 5)
+        assert train.images[8:, 1, 0, 0].tolist() == [250, 251, 252, 253, 254]
+        assert train.files[8:] == [str(tmp_path / "unlabelled" / name) for name in names]
+        assert [data.splits[split].unlabelled for split in ("validation", "test")] == [0, 0]
+        assert train.spread(3).tolist() == [0, 1, 4, 8, 9, 10, 11, 12]
+        assert train.spread(None).tolist() == list(range(13))
+        limited = load_folder(tmp_path, limit=4).splits["train"]
+        assert limited.labels.tolist() == [0, 1, -1, -1, -1, -1]
+        assert limited.images[2:, 1, 0, 0].tolist() == [250, 251, 252, 253]
+
+    def test_a_folder_of_them_without_any_is_refused(self, tmp_path: Path) -> None:
+        (write_folder(tmp_path, {"a": 2}) / "unlabelled").mkdir()
+        with pytest.raises(DataError, match=f"found no image in {tmp_path}/unlabelled; give"):
+            load_folder(tmp_path)
+
     def test_a_validation_split_that_is_given_has_no_seed(self, tmp_path: Path) -> None:
         write_folder(tmp_path, {"a": 2}, ("train", "test", "val"))
         with pytest.raises(OptionError) as error:

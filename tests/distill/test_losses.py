@@ -49,6 +49,14 @@ def test_soften_takes_float16_and_any_leading_axes() -> None:
     assert soft.dtype == torch.float32 and soft.tolist() == [[[1.0, 0.0]]]
 
 
+def test_the_label_loss_is_the_mean_over_the_rows_that_have_a_label() -> None:
+    # -ln(3/4) and -ln(1/4), whose mean is 0.836988; the row in between has no label
+    logits = torch.tensor([[math.log(3), 0.0], [9.0, 0.0], [math.log(3), 0.0]])
+    labels = torch.tensor([0, -1, 1])
+    assert label_loss(logits, labels).item() == pytest.approx(0.836988, abs=1e-6)
+    assert label_loss(logits[1:2], labels[1:2]).isnan()
+
+
 def test_distillation_loss_by_hand() -> None:
     # teacher (3/4, 1/4), student (1/2, 1/2), T = 2: KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812
     # nats; times T² = 0.523248

@@ -297,3 +297,21 @@ def test_rows_of_a_batch_are_projected_as_all_rows_are() -> None:
     torch.testing.assert_close(
         probe.project_rows(logits[rows, 0], rows), probe.project_training(logits)[rows, 0]
     )
+
+
+def test_nothing_is_fitted_on_rows_without_a_label() -> None:
+    (logits, labels), validation = clusters(300, 0, views=2), clusters(100, 1)
+    more = clusters(40, 2, views=2)[0]
+    plain = fit((logits, labels), validation)
+    both = torch.cat((logits, more))
+    probe = fit((both, torch.cat((labels, torch.full((40,), -1)))), validation)
+    assert torch.equal(probe.weight, plain.weight) and torch.equal(probe.mean, plain.mean)
+    assert (probe.temperature, probe.validation) == (plain.temperature, plain.validation)
+    assert torch.equal(probe.fold[:300], plain.fold) and (probe.fold[300:] == FOLDS).all()
+    projected = probe.project_training(both)
+    assert torch.equal(projected[:300], plain.project_training(logits))
+    # no fit has seen them, so the last one, which has seen all labelled rows, speaks for them
+    torch.testing.assert_close(projected[300:], probe.project(more))
+    rows = torch.tensor([2, 310, 5])
+    in_the_loop = probe.project_rows(both[rows, 1], rows)
+    torch.testing.assert_close(in_the_loop, projected[rows, 1], atol=1e-4, rtol=1e-4)

@@ -52,9 +52,11 @@ def test_view_sheet_marks_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monk
     image_sheets.view_sheet(
         images[:1], [3], [1], [3], NAMES, tmp_path, teacher_names=("tabby", "tiger cat")
     )
+    image_sheets.view_sheet(images[:1], [None], [3], [5], NAMES, tmp_path)
     told = [
         [text.get_text() for text in figure.axes[0].texts if text.get_text()] for figure in figures
     ]
+    assert told[2] == ["label", "none", "teacher", "·", "cat", "student", "·", "dog"]
     assert told[0] == [
         "label", "cat", "teacher", "✓", "cat", "student", "✗", "dog",
         "label", "dog", "teacher", "✗", "cat", "student", "✓", "dog",

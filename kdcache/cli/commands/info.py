@@ -65,6 +65,8 @@ def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:
     splits = [
         f"{split['rows']:,} x {split['views']} {name}" for name, split in facts["splits"].items()
     ]
+    if facts["unlabelled_images"]:
+        splits[0] += f" ({facts['unlabelled_images']:,} images without labels)"
     speed = f"{facts['bytes'] / opening['seconds'] / 1e9:.2f} GB/s"
     classes = len(dataset["class_names"])
     what = teacher.get("output", "classes")
