@@ -179,6 +179,13 @@ class TrainOptions(DatasetOptions):
         choices=OPTIMIZERS,
         group=Group.OPTIMISATION,
     )
+    layer_decay: float = option(
+        1.0,
+        "each layer's learning rate, of the next one's; 0 trains the classifier alone",
+        Role.RECIPE,
+        within=Range(0, 1),
+        group=Group.OPTIMISATION,
+    )
     weight_decay: float | None = option(
         None,
         "decay of weights, not of biases and norms (default: sgd 0.0005, adamw 0.05)",

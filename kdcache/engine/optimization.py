@@ -1,17 +1,19 @@
 """How a step changes the weights: optimizer, learning rate, and noticing when training diverges."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdcache.engine.resolve import TrainConfig
-from kdcache.errors import DivergedError
+from kdcache.errors import DivergedError, OptionError
+from kdcache.models import head_parameters
 from kdcache.runtime import to_cpu_async
 
 _MOMENTUM = 0.9
+_LAYER = 12  # tensors: as many as a transformer's block has
 _DIVERGED = 1000.0  # times the first loss, or nat
 _TRY = "try a smaller --lr, a longer --warmup or --precision fp32"
 
@@ -20,17 +22,53 @@ def make_optimizer(
     module: nn.Module, config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW. Biases and norms have no weight decay."""
-    decayed = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for scale, layer in _layers(module, config.layer_decay):
+        scaled = {} if scale == 1 else {"lr_scale": scale}
+        decayed = [parameter for parameter in layer if parameter.ndim > 1]
+        others = [parameter for parameter in layer if parameter.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, **scaled})
+        groups.append({"params": others, "weight_decay": 0.0, **scaled})
     fused = device.type == "cuda"
     if config.optimizer == "sgd":
         lr = config.lr
         return torch.optim.SGD(groups, lr=lr, momentum=_MOMENTUM, nesterov=True, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+
+
+def _layers(module: nn.Module, decay: float) -> Iterator[tuple[float, list[nn.Parameter]]]:
+    """(its learning rate, as a fraction of the head's; its parameters) for each layer.
+
+    Layer-wise decay as in Clark, Luong, Le and Manning, "ELECTRA", 2020, for any model: the head is
+    a layer, and so are each 12 tensors in front of it, in the order in which the model has them.
+    """
+    if decay in (0, 1):  # with 0, none but the head has a gradient
+        yield 1, list(module.parameters())
+        return
+    head = set(head_parameters(module))
+    yield 1, [parameter for parameter in module.parameters() if parameter in head]
+    body = [parameter for parameter in module.parameters() if parameter not in head]
+    for number, stop in enumerate(range(len(body), 0, -_LAYER), start=1):
+        yield decay**number, body[max(0, stop - _LAYER) : stop]
+
+
+def freeze_body(module: nn.Module) -> None:
+    """Let nothing but the head be trained.
+
+    Raises OptionError where the model has none.
+    """
+    head = set(head_parameters(module))
+    if not head:
+        expected = "a student with a classifier for --layer-decay 0"
+        raise OptionError(expected, type(module).__name__, "give another --layer-decay")
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter in head)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The head's, of which every other layer has its own fraction."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -53,6 +53,7 @@ class TrainConfig:
         augment: the student's views: cached, or of `VIEW_POLICIES`.
         live_teacher: whether the teacher runs in every step.
         lr: peak learning rate; `warmup` is the fraction of the steps in which it rises.
+        layer_decay: each layer's learning rate, as a fraction of the next one's.
         precision: fp32, bf16 or fp16.
     """
 
@@ -76,6 +77,7 @@ class TrainConfig:
     batch_size: int
     optimizer: str
     lr: float
+    layer_decay: float
     weight_decay: float
     warmup: float
     precision: str
@@ -133,6 +135,7 @@ def resolve_config(
         batch_size=options.batch_size,
         optimizer=options.optimizer,
         lr=options.lr or lr,
+        layer_decay=options.layer_decay,
         weight_decay=_or(options.weight_decay, _WEIGHT_DECAYS[options.optimizer]),
         warmup=options.warmup,
         precision=_precision(options, preprocessing.image_size, device),

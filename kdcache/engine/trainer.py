@@ -21,9 +21,11 @@ from kdcache.distill import DistillationLoss, Head, TeacherTargets, label_loss
 from kdcache.engine.batches import Batch, Batches
 from kdcache.engine.optimization import (
     DivergenceMonitor,
+    freeze_body,
     learning_rate,
     load_optimizer,
     make_optimizer,
+    set_learning_rate,
 )
 from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.student import Student
@@ -107,6 +109,8 @@ class Trainer:
         self._batches = Batches(config, images, teacher_logits, view_table, device, processes)
         self.student = Student(config, model, images.image_shape, device, processes)
         module = self.student.module
+        if config.layer_decay == 0:
+            freeze_body(module)
         self.student.check_training(self._batches.smallest)
         together = DistributedDataParallel(module) if processes.world_size > 1 else module
         self._forward = compiled(together, config.compile)
@@ -128,15 +132,15 @@ class Trainer:
 
         Raises DivergedError where the loss explodes.
         """
-        self.student.module.train()
+        # a body that is not trained is the one that was given, norms' statistics and all
+        self.student.module.train(self.config.layer_decay > 0)
         first, total = epoch * self.steps_per_epoch, self.config.epochs * self.steps_per_epoch
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
         lr = self.config.lr
         with self._own_generators():
             for step, batch in enumerate(self._batches.of(epoch)):
                 lr = learning_rate(self.config, first + step, total)
-                for group in self._optimizer.param_groups:
-                    group["lr"] = lr
+                set_learning_rate(self._optimizer, lr)
                 mix = self._draw_mix(len(batch.rows), epoch, step)
                 inputs = self.student.render(batch.images, batch.views)
                 inputs = inputs if mix is None else mix.images(inputs)

@@ -86,6 +86,29 @@ def test_a_student_of_timm(
     assert "is finished" in capsys.readouterr().out
 
 
+def test_a_tuned_teacher(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/teachers.md: a student of labels only becomes the teacher, in its own classes."""
+    name, tuned = "timm/test_vit", tmp_path / "tuned"
+    tuning = ["--student", name, "--student-weights", weights, *SMALL, "--alpha", 0]
+    tuning += ["--optimizer", "adamw", "--layer-decay", 0.75, "--epochs", 1, "--batch-size", 16]
+    assert run(train_student.main, *SHAPES, *tuning, "--out", tuned) == 0
+    path = tmp_path / "tuned.h5"
+    teacher = ["--teacher", name, "--teacher-weights", tuned / "student.pt"]
+    assert run(precompute_teacher.main, *SHAPES, *teacher, *VIEWS, "--cache", path) == 0
+    manifest = open_cache(path).manifest
+    assert (manifest.input.image_size, manifest.input.interpolation) == (64, "bicubic")
+    assert manifest.teacher.class_names == manifest.dataset.class_names
+    capsys.readouterr()
+    student = ["--student", "tiny_models:tiny_cnn", "--image-size", 16, "--epochs", 1]
+    assert run(train_student.main, "--cache", path, *student, "--out", tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["projection"] == (
+        "none"
+    )
+    summary = json.loads((tuned / "summary.json").read_text())
+    told = f"the teacher, as it is: {summary['validation_accuracy']:.1%} validation accuracy"
+    assert told in capsys.readouterr().out
+
+
 def test_bad_input(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = ["--teacher", "timm/test_resnet", "--teacher-weights", weights]
     told = refused(precompute_teacher.main, capsys, *SHAPES, *other, "--cache", tmp_path / "t.h5")

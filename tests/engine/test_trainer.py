@@ -58,6 +58,7 @@ def config(**changes: Any) -> TrainConfig:
         "batch_size": 7,
         "optimizer": "sgd",
         "lr": 0.1,
+        "layer_decay": 1.0,
         "weight_decay": 5e-4,
         "warmup": 0.25,
         "precision": "fp32",
