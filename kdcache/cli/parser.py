@@ -13,7 +13,9 @@ from kdcache.config import (
     Options,
     agreed,
     converter,
+    expanded,
     flag_of,
+    in_front,
     read_settings,
     rgb,
     spec_of,
@@ -94,7 +96,7 @@ def options_from(kind: type[Kind], arguments: argparse.Namespace) -> Kind:
     if config is not None and config.suffix == ".json":  # a run's, which may be a stranger's
         for name in settings.keys() & set(kind.names_of_code()) - own.keys():
             agreed(settings[name], None, flag_of(name), config)
-    options = kind(**settings | own)
+    options = kind(**in_front(expanded(own), expanded(settings)))
     options.check_used(own)
     used = options.used_only()
     idle = [name for name in settings if getattr(used, name) != getattr(options, name)]

@@ -35,6 +35,7 @@ from kdcache.config.fields import (
 )
 from kdcache.config.options import DatasetOptions, Options
 from kdcache.config.precompute_options import PrecomputeOptions
+from kdcache.config.recipes import RECIPES, expanded, in_front
 from kdcache.config.registry import Registry, agreed, import_object, is_import_path
 from kdcache.config.settings_file import read_settings
 from kdcache.config.train_options import TrainOptions
@@ -52,6 +53,7 @@ __all__ = [
     "POSITIVE",
     "PRECISIONS",
     "PROJECTIONS",
+    "RECIPES",
     "SEEDS",
     "SPLITS",
     "UNLABELLED",
@@ -67,8 +69,10 @@ __all__ = [
     "TrainOptions",
     "agreed",
     "converter",
+    "expanded",
     "flag_of",
     "import_object",
+    "in_front",
     "is_import_path",
     "option",
     "read_settings",

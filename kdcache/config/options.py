@@ -185,20 +185,21 @@ class Options:
 
     def command_line(self) -> str:
         """The command for a shell, with the options that differ from their defaults."""
-        words = ["python", self.script]
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value == item.default:
-                continue
-            flag = flag_of(item.name)
+        return shlex.join(["python", self.script, *self.words(self.changed())])
+
+    def words(self, names: Iterable[str]) -> list[str]:
+        """The words of a command line that give these options."""
+        words = []
+        for name in names:
+            flag, value = flag_of(name), getattr(self, name)
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if value is True:
-                words.append(flag)
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{flag[2:]}")
             elif text.startswith("-"):  # argparse takes such a word for an option
                 words.append(f"{flag}={text}")
             else:
                 words += [flag, text]
-        return shlex.join(words)
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)

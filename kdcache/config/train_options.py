@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdcache.config.choices import (
-    LABELS,
-    LOSSES,
     MIXES,
     OPTIMIZERS,
-    PROJECTIONS,
     VIEW_POLICIES,
 )
+from kdcache.config.distill_options import CACHED_VIEWS, LABEL_TERM, DistillOptions
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -25,54 +23,14 @@ from kdcache.config.fields import (
     Role,
     option,
 )
-from kdcache.config.options import DatasetOptions
 
-_CACHE = Need("with --cache", lambda options: options.cache is not None, lambda options: "no cache")
-_CACHED_VIEWS = Need(
-    _CACHE.words, lambda options: options.cache or options.augment != "cached", _CACHE.found
-)
-_LABELS_OF_CACHE = Need(
-    _CACHE.words, lambda options: options.cache or options.labels == "dataset", _CACHE.found
-)
-_DISTILLS = Need(
-    "with --alpha above 0",
-    lambda options: options.alpha > 0,
-    lambda options: f"--alpha {options.alpha:g}",
-    strict=False,
-)
-_LABEL_TERM = Need(
-    "with --alpha below 1",
-    lambda options: options.alpha < 1,
-    lambda options: f"--alpha {options.alpha:g}",
-    strict=False,
-)
-_HAS_TEMPERATURE = Need(
-    "with a loss that has a temperature",
-    lambda options: options.loss != "mse",
-    lambda options: f"--loss {options.loss}",
-    strict=False,
-)
-_TEACHER_SEES_VIEWS = Need(
-    "with --augment cached, or with --alpha above 0 and no --live-teacher",
-    lambda options: (
-        options.augment == "cached"
-        or (options.alpha > 0 and not (options.live_teacher and options.augment))
-    ),
-    lambda options: f"--alpha {options.alpha:g}" if options.alpha == 0 else "--live-teacher",
-    strict=False,
-)
 _KEPT = Need(
     "without --overwrite", lambda options: not options.overwrite, lambda options: "--overwrite"
-)
-_LIVE = Need(
-    "with --live-teacher",
-    lambda options: options.live_teacher,
-    lambda options: "no --live-teacher",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(DatasetOptions):
+class TrainOptions(DistillOptions):
     """Phase two."""
 
     script: ClassVar[str] = "train_student.py"
@@ -81,19 +39,6 @@ class TrainOptions(DatasetOptions):
     examples: ClassVar[tuple[str, ...]] = (
         "--cache cifar10-vit.h5 --student resnet50 --epochs 20 --out runs/distilled",
         "--cache cifar10-vit.h5 --student resnet50 --epochs 20 --alpha 0 --out runs/labels",
-    )
-    cache: Path | None = option(
-        None,
-        "the teacher's cache; without it --dataset and --alpha 0",
-        Role.PATHS,
-        group=Group.DATA,
-    )
-    skip_checksums: bool = option(
-        False,
-        "do not read the whole cache to check its logits, where it is very large",
-        Role.RUNTIME,
-        group=Group.RUNTIME,
-        needs=[_CACHE],
     )
     student: str = option(
         "resnet50",
@@ -114,45 +59,6 @@ class TrainOptions(DatasetOptions):
         "3 x 3 stride-1 stem without max-pool, for images trained at 32 px",
         Role.RECIPE,
         group=Group.MODEL,
-    )
-    projection: str | None = option(
-        None,
-        "teacher's classes to student's (default: none where the classes are the same, else probe)",
-        Role.RECIPE,
-        registry=PROJECTIONS,
-        group=Group.DISTILLATION,
-        needs=[_CACHE],
-    )
-    labels: str = option(
-        "dataset",
-        "the dataset's; or the teacher's predictions in its own classes, for unlabelled images",
-        Role.DATA,
-        choices=LABELS,
-        group=Group.DISTILLATION,
-        needs=[_LABELS_OF_CACHE],
-    )
-    loss: str = option(
-        "kl",
-        "the distillation term",
-        Role.RECIPE,
-        registry=LOSSES,
-        group=Group.DISTILLATION,
-        needs=[_DISTILLS],
-    )
-    temperature: float = option(
-        2.0,
-        "softens teacher and student",
-        Role.RECIPE,
-        within=POSITIVE,
-        group=Group.DISTILLATION,
-        needs=[_DISTILLS, _HAS_TEMPERATURE],
-    )
-    alpha: float = option(
-        0.5,
-        "weight of the distillation term; the label term has 1 - alpha",
-        Role.RECIPE,
-        within=Range(0, 1),
-        group=Group.DISTILLATION,
     )
     epochs: int = option(
         20,
@@ -206,7 +112,7 @@ class TrainOptions(DatasetOptions):
         Role.RECIPE,
         within=Range(0, 1),
         group=Group.OPTIMISATION,
-        needs=[_LABEL_TERM],
+        needs=[LABEL_TERM],
     )
     augment: str | None = option(
         None,
@@ -216,7 +122,7 @@ class TrainOptions(DatasetOptions):
         choices=("cached",),
         registry=VIEW_POLICIES,
         group=Group.DISTILLATION,
-        needs=[_CACHED_VIEWS],
+        needs=[CACHED_VIEWS],
     )
     train_images: int | None = option(
         None,
@@ -225,14 +131,6 @@ class TrainOptions(DatasetOptions):
         within=AT_LEAST_1,
         group=Group.DATA,
     )
-    views: int | None = option(
-        None,
-        "use only this many of the cached views",
-        Role.RECIPE,
-        within=AT_LEAST_1,
-        group=Group.DISTILLATION,
-        needs=[_CACHE, _TEACHER_SEES_VIEWS],
-    )
     mix: str = option(
         "none",
         "mix the images of a batch in pairs; exact for labels and a live teacher, approximate from"
@@ -240,29 +138,6 @@ class TrainOptions(DatasetOptions):
         Role.RECIPE,
         choices=MIXES,
         group=Group.OPTIMISATION,
-    )
-    live_teacher: bool = option(
-        False,
-        "run the cache's teacher in every step instead of reading its logits",
-        Role.RECIPE,
-        group=Group.DISTILLATION,
-        needs=[_CACHE, _DISTILLS],
-    )
-    teacher: str | None = option(
-        None,
-        "with --live-teacher: the cache's teacher; needed for one of your own,"
-        " package.module:callable",
-        Role.PATHS,
-        group=Group.DISTILLATION,
-        needs=[_LIVE],
-        model=True,
-    )
-    teacher_weights: str | None = option(
-        None,
-        "with --live-teacher: its weights, if phase one had them from a file",
-        Role.PATHS,
-        group=Group.DISTILLATION,
-        needs=[_LIVE],
     )
     tensorboard: bool = option(
         False,
@@ -292,7 +167,3 @@ class TrainOptions(DatasetOptions):
         group=Group.OUTPUT,
         needs=[_KEPT],
     )
-
-    @property
-    def images_from_cache(self) -> bool:
-        return self.cache is not None

@@ -52,6 +52,7 @@ class TrainConfig:
         views: how many of the cached views are used, 0 without a cache.
         augment: the student's views: cached, or of `VIEW_POLICIES`.
         live_teacher: whether the teacher runs in every step.
+        alpha: the distillation term's share of both weights.
         lr: peak learning rate; `warmup` is the fraction of the steps in which it rises.
         layer_decay: each layer's learning rate, as a fraction of the next one's.
         precision: fp32, bf16 or fp16.
@@ -72,6 +73,9 @@ class TrainConfig:
     loss: str
     temperature: float
     alpha: float
+    label_weight: float
+    distill_weight: float
+    distill_warmup: float
     label_smoothing: float
     epochs: int
     batch_size: int
@@ -129,7 +133,10 @@ def resolve_config(
         mix=options.mix,
         loss=options.loss,
         temperature=options.temperature,
-        alpha=options.alpha,
+        alpha=options.distillation_share,
+        label_weight=options.weights[0],
+        distill_weight=options.weights[1],
+        distill_warmup=options.distill_warmup,
         label_smoothing=options.label_smoothing,
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -252,7 +259,7 @@ def _teaching(
 def _default_augment(options: TrainOptions, views: int) -> str:
     """The cached views as long as none is shown too often, else crops of the student's own."""
     few_showings = options.epochs <= MOST_SHOWINGS * views
-    return "cached" if options.alpha > 0 and views > 1 and few_showings else "crop-flip"
+    return "cached" if options.distills and views > 1 and few_showings else "crop-flip"
 
 
 def _preprocessing(

@@ -104,7 +104,7 @@ class StudentRun:
         self._what_is_learned = describe_images(data.images, self.images)
 
         online = None
-        if options.live_teacher and options.alpha > 0:
+        if options.live_teacher and options.distills:
             online = data.online_teacher(self.config.projection, options, rows, self.device)
         self.trainer = Trainer(
             self.config,

@@ -136,7 +136,7 @@ class Trainer:
         self.student.module.train(self.config.layer_decay > 0)
         first, total = epoch * self.steps_per_epoch, self.config.epochs * self.steps_per_epoch
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
-        lr = self.config.lr
+        lr, distill_weight = self.config.lr, self._distill_weight(epoch)
         with self._own_generators():
             for step, batch in enumerate(self._batches.of(epoch)):
                 lr = learning_rate(self.config, first + step, total)
@@ -144,7 +144,7 @@ class Trainer:
                 mix = self._draw_mix(len(batch.rows), epoch, step)
                 inputs = self.student.render(batch.images, batch.views)
                 inputs = inputs if mix is None else mix.images(inputs)
-                sums += self._step(inputs, batch, mix) * len(batch.rows)
+                sums += self._step(inputs, batch, mix, distill_weight) * len(batch.rows)
                 after_step(step, batch.rows, batch.view_index, inputs)
                 if step % _POLL_EVERY == _POLL_EVERY - 1:
                     self._divergence.poll(self._when(epoch, step, lr))
@@ -191,7 +191,7 @@ class Trainer:
             raise ValueError("the states of other generators")
         self._generators = generators
 
-    def _step(self, inputs: Tensor, batch: Batch, mix: Mix | None) -> Tensor:
+    def _step(self, inputs: Tensor, batch: Batch, mix: Mix | None, distill_weight: float) -> Tensor:
         """One optimizer step -> float64 `(4,)` on the device.
 
         Loss, label term, distillation term, accuracy.
@@ -219,8 +219,8 @@ class Trainer:
             partner_terms = self._terms(labelled, outputs, partner_labels, partner_logits)
             label_term = mix.blend(label_term, partner_terms[0])
             distillation_term = mix.blend(distillation_term, partner_terms[1])
-        label_weight = (1 - config.alpha) * batch.label_weight
-        loss = label_weight * label_term + config.alpha * distillation_term
+        label_weight = config.label_weight * batch.label_weight
+        loss = label_weight * label_term + distill_weight * distillation_term
         self._divergence.update(loss)
         self._optimizer.zero_grad(set_to_none=True)
         # the processes' gradients are averaged: weighted so, that is the gradient of the mean over
@@ -253,6 +253,11 @@ class Trainer:
             for head, logits in teacher_logits.items()
         ]
         return label_term, torch.stack(terms).mean() if terms else torch.zeros_like(label_term)
+
+    def _distill_weight(self, epoch: int) -> float:
+        """The distillation term's weight, which may rise over the first epochs."""
+        rising = self.config.distill_warmup * self.config.epochs
+        return self.config.distill_weight * min(1.0, (epoch + 1) / max(1.0, rising))
 
     def _draw_mix(self, count: int, epoch: int, step: int) -> Mix | None:
         config, size = self.config, self.student.render.size

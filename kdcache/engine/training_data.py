@@ -92,7 +92,7 @@ def load_training_data(options: TrainOptions) -> TrainingData:
     Raises OptionError, DataError or CacheDamagedError.
     """
     if options.cache is None:
-        if options.alpha > 0:
+        if options.distills:
             expected = "--cache FILE.h5, or --alpha 0 to train on labels only"
             raise OptionError(expected, "neither", "add one of them")
         return TrainingData(load_selected_images(options), None)

@@ -131,9 +131,12 @@ def _teacher(summary: RunSummary, options: TrainOptions) -> list[str]:
         "Cache": options.cache,
     }
     if summary.distilled:
-        temperature = _known(summary.temperature)
+        weights = f"alpha {summary.alpha}"
+        if options.label_weight is not None:
+            weights = f"label weight {options.label_weight:g}, distillation weight"
+            weights += f" {options.distill_weight:g}"
         facts |= {
-            "In the loss": f"alpha {summary.alpha}, temperature {temperature}",
+            "In the loss": f"{weights}, temperature {_known(summary.temperature)}",
             "From the teacher's classes to the student's": summary.projection,
             "Views of teacher and student": summary.views,
         }

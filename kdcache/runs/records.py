@@ -158,12 +158,13 @@ class TeacherScores:
 class RunSummary:
     """summary.json: what a finished run reached. Accuracies are fractions of 1.
 
-    `views` says whose views the student saw: matched (the cached ones), unmatched (its own), or
-    live (the teacher ran in every step). The class accuracies are in the order of the classes, None
-    for a class without images. `unlabelled` counts the images without labels that it learned from;
-    None where there were none. `loss`, `projection` and `views` are None for labels only.
-    `config_digest` is the SHA-256 of config.json as it was when the run ended, None where an older
-    version did not record it.
+    `alpha` is the distillation term's share of both weights in the loss. `views` says whose views
+    the student saw: matched (the cached ones), unmatched (its own), or live (the teacher ran in
+    every step). The class accuracies are in the order of the classes, None for a class without
+    images. `unlabelled` counts the images without labels that it learned from; None where there
+    were none. `loss`, `projection` and `views` are None for labels only. `config_digest` is the
+    SHA-256 of config.json as it was when the run ended, None where an older version did not record
+    it.
     """
 
     name: str

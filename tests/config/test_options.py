@@ -305,6 +305,7 @@ def test_views_and_augment_go_together(views: int, augment: str) -> None:
             alpha=0.0,
             lr=0.1,
         ),
+        TrainOptions(label_weight=0.1, distill_weight=9.0),
         TrainOptions(
             student="it's:odd", out=Path("--out"), student_weights="$HOME", limit=7, warmup=1 / 3
         ),
@@ -323,7 +324,7 @@ def test_a_command_line_holds_what_differs_from_the_defaults() -> None:
     options = TrainOptions(cache=Path("x y.h5"), small_stem=True, temperature=4.0)
     assert (
         options.command_line()
-        == "python train_student.py --cache 'x y.h5' --small-stem --temperature 4.0"
+        == "python train_student.py --cache 'x y.h5' --temperature 4.0 --small-stem"
     )
 
 
@@ -348,6 +349,15 @@ class TestOptionsThatDoNothing:
         (TrainOptions, "--alpha 0 --temperature 2", "--temperature 2.0 only with --alpha above 0"),
         (TrainOptions, "--cache t.h5 --loss mse --temperature 3", "a loss that has a temperature"),
         (TrainOptions, "--cache t.h5 --alpha 1 --label-smoothing 0.1", "with --alpha below 1"),
+        (TrainOptions, "--cache t.h5 --alpha 0 --distill-warmup 0.1", "with --alpha above 0"),
+        (
+            TrainOptions,
+            "--cache t.h5 --alpha 0.5 --label-weight 0.1 --distill-weight 9",
+            "expected --alpha 0.5 only without --label-weight and --distill-weight;"
+            " found --label-weight 0.1 --distill-weight 9; omit --alpha",
+        ),
+        (TrainOptions, "--label-weight 1", "--label-weight 1.0 only with --distill-weight"),
+        (TrainOptions, "--distill-weight 9", "--distill-weight 9.0 only with --label-weight"),
         (TrainOptions, "--cache t.h5 --teacher my:net", "only with --live-teacher"),
         (TrainOptions, "--cache t.h5 --teacher-weights w.pt", "only with --live-teacher"),
         (TrainOptions, "--alpha 0 --extend --overwrite", "--extend only without --overwrite"),

@@ -65,7 +65,9 @@ def config(**changes: Any) -> TrainConfig:
         "compile": "none",
         "seed": 0,
     }
-    return TrainConfig(**plain | changes)
+    plain |= changes
+    weights = {"label_weight": 1 - plain["alpha"], "distill_weight": plain["alpha"]}
+    return TrainConfig(**weights | {"distill_warmup": 0.0} | plain)
 
 
 def teacher_logits(count: int, views: int, classes: int) -> Tensor:
@@ -322,6 +324,23 @@ class TestLoss:
             (1 - alpha) * label_loss + alpha * distillation_loss, rel=1e-4
         )
         assert record["train_accuracy"] == pytest.approx((own.argmax(1) == labels).mean())
+
+    def test_the_terms_have_their_weights(self, indexed_images: Images) -> None:
+        one = trainer(indexed_images(), config(label_weight=0.1, distill_weight=9.0))
+        record = watched_epoch(one, 0)[1]
+        assert record["train_loss"] == pytest.approx(
+            0.1 * record["label_loss"] + 9 * record["distillation_loss"], rel=1e-6
+        )
+
+    def test_the_weight_of_the_distillation_term_rises(self, indexed_images: Images) -> None:
+        # half of 4 epochs: half of the weight in the first, all of it from the second on
+        weighted = config(label_weight=1.0, distill_weight=3.0, distill_warmup=0.5)
+        one = trainer(indexed_images(), weighted)
+        for epoch, weight in enumerate((1.5, 3.0, 3.0)):
+            record = watched_epoch(one, epoch)[1]
+            assert record["train_loss"] == pytest.approx(
+                record["label_loss"] + weight * record["distillation_loss"], rel=1e-6
+            )
 
     def test_means_are_over_images_not_over_batches(self, indexed_images: Images) -> None:
         # with a learning rate of almost 0 the batches of 6, 6, 5 and 5 images see one and the same

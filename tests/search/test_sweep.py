@@ -94,6 +94,15 @@ def test_what_labels_only_students_do_not_need_makes_no_other_student(base: Trai
     assert students[0].temperature == TrainOptions.temperature, "as in any such student's folder"
 
 
+def test_recipes_are_swept_and_leave_what_is_given_for_all(base: TrainOptions) -> None:
+    settings = {"recipe": ("hinton", "dist")}
+    students = combinations(base.replace(temperature=2.0), settings, (0,), ["temperature"])
+    assert [(one.out.name, one.loss, one.weights, one.temperature) for one in students] == [
+        ("recipe=hinton,seed=0", "kl", (pytest.approx(0.1), 0.9), 2.0),
+        ("recipe=dist,seed=0", "dist", (1.0, 2.0), 2.0),
+    ]
+
+
 def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
     assert [student.out.name for student in combinations(base, {}, (3, 4))] == [
         "seed=3",

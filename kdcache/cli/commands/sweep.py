@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from kdcache import cli, engine, report, runs, runtime, search
 from kdcache.cli.console import Progress, say, warn
 from kdcache.cli.parser import add_options, given, parse_setting
-from kdcache.config import Role, TrainOptions
+from kdcache.config import Role, TrainOptions, expanded
 from kdcache.errors import DataError, OptionError
 
 _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
@@ -60,11 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         counts = f"{arguments.seeds} and {arguments.jobs}"
         raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
     own, settings = given(TrainOptions, arguments), _settings(arguments.set)
-    base = TrainOptions(**own | {"cache": arguments.cache, "out": arguments.out})
+    places = {name: own.pop(name) for name in ("cache", "out")}
+    shared = expanded({name: value for name, value in own.items() if name not in settings})
+    base = TrainOptions(**shared | places)
     seeds = range(base.seed, base.seed + arguments.seeds)
-    students = search.combinations(base, settings, seeds)
+    students = search.combinations(base, settings, seeds, shared)
     idle = [name for name in {**own, **settings} if all(one.unused([name]) for one in students)]
-    base.replace(**{name: values[0] for name, values in settings.items()}).check_used(idle)
+    first = {name: values[0] for name, values in settings.items()}
+    base.replace(**expanded(first, shared)).check_used(idle)
     combinations = math.prod(map(len, settings.values())) * arguments.seeds
     if len(students) < combinations:
         say(
@@ -72,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             " that do nothing beside the others"
         )
     with (
-        _helping(arguments.jobs, _command(arguments, base)),
+        _helping(arguments.jobs, _command(arguments, base.words(shared))),
         Progress("sweep", "student") as whole,
         Progress("student", "step") as steps,
     ):
@@ -98,14 +100,13 @@ def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
     return settings
 
 
-def _command(arguments: argparse.Namespace, base: TrainOptions) -> list[str]:
+def _command(arguments: argparse.Namespace, shared: list[str]) -> list[str]:
     """The words that start the same sweep in another process."""
     words = [str(arguments.cache), "--out", str(arguments.out)]
     words += ["--seeds", str(arguments.seeds), *["--stop-early"] * arguments.stop_early]
     for text in arguments.set:
         words += ["--set", text]
-    shared = base.replace(cache=None, out=TrainOptions.out)
-    return words + shlex.split(shared.command_line())[2:]
+    return words + shared
 
 
 @contextlib.contextmanager
