@@ -14,6 +14,7 @@ from kdcache.config import UNLABELLED
 from kdcache.data import ImageData, Prefetcher, draw_views
 from kdcache.distill import Head
 from kdcache.engine.resolve import TrainConfig
+from kdcache.errors import OptionError
 from kdcache.runtime import Processes, to_device
 
 
@@ -131,3 +132,16 @@ class Batches:
             stream=f"student epoch {epoch}",
         )
         return torch.zeros(count, dtype=torch.int64), torch.from_numpy(drawn[:, 1])
+
+
+def check_processes(config: TrainConfig, images: int, processes: Processes) -> None:
+    """Raise OptionError where several processes cannot share a training on so many images."""
+    if processes.world_size == 1:
+        return
+    steps = math.ceil(images / config.batch_size)
+    if images // steps < processes.world_size:
+        expected = f"at least an image a step for each of {processes.world_size} processes"
+        raise OptionError(expected, f"{images // steps}", "use fewer")
+    if config.mix != "none":
+        expected = "--mix none with several processes"
+        raise OptionError(expected, f"--mix {config.mix}", "use one process, or no --mix")

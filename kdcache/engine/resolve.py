@@ -3,7 +3,6 @@
 And what does not go together refused.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,7 +157,7 @@ def learned_rows(options: TrainOptions, images: ImageData) -> np.ndarray:
     """
     train = images.splits["train"]
     rows = train.spread(options.train_images)
-    taught = options.cache is not None and options.alpha > 0
+    taught = options.cache is not None and options.distills
     return rows if taught else rows[rows < train.labelled]
 
 
@@ -177,19 +176,6 @@ def recorded_options(options: TrainOptions, config: TrainConfig) -> TrainOptions
         precision=config.precision,
     )
     return resolved.used_only()
-
-
-def check_processes(config: TrainConfig, images: int, processes: Processes) -> None:
-    """Raise OptionError where several processes cannot share a training on so many images."""
-    if processes.world_size == 1:
-        return
-    steps = math.ceil(images / config.batch_size)
-    if images // steps < processes.world_size:
-        expected = f"at least an image a step for each of {processes.world_size} processes"
-        raise OptionError(expected, f"{images // steps}", "use fewer")
-    if config.mix != "none":
-        expected = "--mix none with several processes"
-        raise OptionError(expected, f"--mix {config.mix}", "use one process, or no --mix")
 
 
 def finished_run(

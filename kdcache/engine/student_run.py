@@ -7,9 +7,9 @@ from torch import Tensor
 
 from kdcache.config import TrainOptions
 from kdcache.distill import agreement
+from kdcache.engine.batches import check_processes
 from kdcache.engine.optimization import check_validation_loss, learning_rate
 from kdcache.engine.resolve import (
-    check_processes,
     finished_run,
     learned_rows,
     recorded_options,

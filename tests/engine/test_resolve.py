@@ -12,8 +12,8 @@ import torch
 from kdcache.cache import Cache, Manifest
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData
+from kdcache.engine.batches import check_processes
 from kdcache.engine.resolve import (
-    check_processes,
     recorded_options,
     resolve_config,
 )
