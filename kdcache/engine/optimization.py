@@ -99,6 +99,12 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
 
 
+def distillation_weight(config: TrainConfig, epoch: int) -> float:
+    """Of the distillation term in epoch 0, 1, ...: it may rise over the first ones."""
+    rising = config.distill_warmup * config.epochs
+    return config.distill_weight * min(1.0, (epoch + 1) / max(1.0, rising))
+
+
 def check_validation_loss(loss: float, epoch: int) -> None:
     """Raise DivergedError where a validation loss in nats is not finite or absurdly large.
 

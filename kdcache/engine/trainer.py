@@ -21,6 +21,7 @@ from kdcache.distill import DistillationLoss, Head, TeacherTargets, label_loss
 from kdcache.engine.batches import Batch, Batches
 from kdcache.engine.optimization import (
     DivergenceMonitor,
+    distillation_weight,
     freeze_body,
     learning_rate,
     load_optimizer,
@@ -136,7 +137,7 @@ class Trainer:
         self.student.module.train(self.config.layer_decay > 0)
         first, total = epoch * self.steps_per_epoch, self.config.epochs * self.steps_per_epoch
         sums = torch.zeros(4, device=self.device, dtype=torch.float64)
-        lr, distill_weight = self.config.lr, self._distill_weight(epoch)
+        lr, distill_weight = self.config.lr, distillation_weight(self.config, epoch)
         with self._own_generators():
             for step, batch in enumerate(self._batches.of(epoch)):
                 lr = learning_rate(self.config, first + step, total)
@@ -253,11 +254,6 @@ class Trainer:
             for head, logits in teacher_logits.items()
         ]
         return label_term, torch.stack(terms).mean() if terms else torch.zeros_like(label_term)
-
-    def _distill_weight(self, epoch: int) -> float:
-        """The distillation term's weight, which may rise over the first epochs."""
-        rising = self.config.distill_warmup * self.config.epochs
-        return self.config.distill_weight * min(1.0, (epoch + 1) / max(1.0, rising))
 
     def _draw_mix(self, count: int, epoch: int, step: int) -> Mix | None:
         config, size = self.config, self.student.render.size
