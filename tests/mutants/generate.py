@@ -73,7 +73,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
             old, new = _differing_lines(source, mutated)
             line, lines = (
                 change.place.start.line,
-                range(change.first_line, change.place.end.line + 1),
+                range(change.first, change.place.end.line + 1),
             )
             found[mutated] = Mutant(
                 path, change.function, line, lines, old, new, change.wording, mutated

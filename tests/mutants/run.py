@@ -130,7 +130,7 @@ def _trace(tree: Path, work: Path) -> Reached:
     found, outcome = work / "reached.json", SURVIVED
     if not found.exists():
         trace = Trace(tree, MODULES, found)
-        outcome = in_child(lambda: _pytest(TESTS, tree, trace), 3600)
+        outcome = in_child(lambda: _pytest(TESTS, tree, trace), 600)
     reached, failed = read_reached(found)
     if outcome != SURVIVED or failed:
         raise SystemExit(f"without a mutant, too, these fail: {', '.join(failed) or outcome}")
@@ -180,10 +180,10 @@ def _in_a_fresh_process(mutant: Mutant, names: list[str], reached: Reached, tree
         own = [name for name in reached.seconds if name.startswith(IN_PROCESSES_OF_THEIR_OWN)]
         names = [*names, *(name for name in own if name not in names)]
     files = sorted({name.partition("::")[0] for name in names})
-    limit = 60 + 5 * sum(reached.seconds[name] for name in names)
+    seconds = 5 + sum(reached.seconds[name] for name in names)
     if not files:
         return SURVIVED
-    return in_child(lambda: _pytest(tuple(files), tree, Chosen(names), "-x"), limit)
+    return in_child(lambda: _pytest(tuple(files), tree, Chosen(names), "-x"), seconds)
 
 
 def _pytest(tests: tuple[str, ...], tree: Path, plugin: object, *more: str) -> int:

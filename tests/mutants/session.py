@@ -39,7 +39,7 @@ _MEMORY = 16 << 30  # bytes of addresses that a mutant's process may have
 
 @dataclass
 class Reached:
-    """Which tests reach a line, and how long each takes, in seconds."""
+    """Which tests reach a line, and what each takes, in seconds of processor time."""
 
     tests: dict[str, dict[int, set[str]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -75,11 +75,15 @@ class Trace:
         self._failed: list[str] = []
         self._test = ""
 
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        self._test, self._seconds[item.nodeid] = item.nodeid, 0.0
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        self._test, before = item.nodeid, sum(os.times()[:4])
+        try:
+            return (yield)
+        finally:
+            self._seconds[item.nodeid] = sum(os.times()[:4]) - before
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._seconds[report.nodeid] += report.duration
         if report.failed:
             self._failed.append(report.nodeid)
 
@@ -143,9 +147,9 @@ class Patched:
             started = time.monotonic()
             chosen = [items[name] for name in names]
             work = partial(_try, mutant, self._tree, functions, session, chosen)
-            limit = 20 + 5 * sum(self._seconds[name] for name in names)
+            seconds = sum(self._seconds[name] for name in names)
             with mutant_in_file(self._tree, mutant):
-                outcome = in_child(work, limit)
+                outcome = in_child(work, seconds)
             self._report(mutant, outcome, time.monotonic() - started)
         return True
 
@@ -216,8 +220,13 @@ def mutant_in_file(tree: Path, mutant: Mutant) -> Iterator[None]:
         compiled.unlink(missing_ok=True)
 
 
-def in_child(work: Callable[[], int], limit: float) -> str:
-    """Do `work` in a forked process that is ended after `limit` seconds; what came of it."""
+def in_child(work: Callable[[], int], seconds: float) -> str:
+    """Do `work` in a forked process; what came of it.
+
+    Args:
+        seconds: of processor time that it should take. It is ended after some times as many, and
+            after many times as many by the clock: other processes may be in its way.
+    """
     pid = os.fork()
     if pid == 0:
         code = _EXITS.index(BROKEN)
@@ -229,12 +238,13 @@ def in_child(work: Callable[[], int], limit: float) -> str:
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
             resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(10 + 5 * seconds),) * 2)
             code = work()
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + 90 + 60 * seconds
     delay = 0.005
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
