@@ -5,6 +5,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,3 +255,12 @@ def forge_manifest(path: Path, document: dict[str, Any]) -> None:
     }
     start = read_layout_of(path).manifest.offset
     replace_in_manifest(path, content[start:][:size], canonical(padded))
+
+
+def open_descriptors() -> set[str]:
+    """Of this process, each as number and what it leads to; empty where the system does not say."""
+    folder, found = Path("/proc/self/fd"), set()
+    for link in folder.iterdir() if folder.exists() else ():
+        with suppress(FileNotFoundError):  # that of the folder itself
+            found.add(f"{link.name} {os.readlink(link)}")
+    return found

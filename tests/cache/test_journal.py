@@ -2,11 +2,26 @@
 
 import fcntl
 import os
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
-from cache_makers import flip, journal, make_manifest, open_writer, stop_after, write_cache
+from cache_makers import (
+    block_extents,
+    flip,
+    journal,
+    make_manifest,
+    open_descriptors,
+    open_writer,
+    partial,
+    read_layout_of,
+    stop_after,
+    write_cache,
+)
 
+from kdcache.cache import journal as journals
 from kdcache.errors import DataError, OptionError
 
 
@@ -47,6 +62,92 @@ class TestRecords:
             assert writer.missing == [3]
         write_cache(path, make_manifest())
         assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
+
+    def test_a_record_is_what_the_format_says(self, tmp_path: Path) -> None:
+        """Number and CRC32 of the block, and a CRC32 of the layout's digest and of both."""
+        path = tmp_path / "t.h5"
+        stop_after(path, 2)
+        content, expected = partial(path).read_bytes(), b""
+        for number, extent in enumerate(block_extents(partial(path))[:2]):
+            record = struct.pack("<II", number, zlib.crc32(content[extent.offset : extent.end]))
+            digest = read_layout_of(partial(path)).digest
+            expected += record + struct.pack("<I", zlib.crc32(digest + record))
+        assert journal(path).read_bytes() == expected
+
+    def test_that_of_another_file_says_nothing(self, tmp_path: Path) -> None:
+        """A loss of power can bring one back; blocks of zeros would fit the reserved space."""
+        old, new = tmp_path / "old.h5", tmp_path / "new.h5"
+        with open_writer(old, make_manifest()) as writer:
+            for block in writer.missing:
+                writer.write(block, np.zeros((len(writer.rows(block)), 3), np.float32))
+        other = make_manifest(teacher="resnet50")
+        with open_writer(new, other):
+            pass
+        journal(new).write_bytes(journal(old).read_bytes())
+        with open_writer(new, other) as writer:
+            assert writer.missing == [0, 1, 2, 3]
+
+    def test_that_of_a_block_that_is_not_there_is_passed_over(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 1)
+        own = journals.Journal(path, 0)
+        own.append(4, 0, read_layout_of(partial(path)))
+        own.close()
+        with open_writer(path, make_manifest()) as writer:
+            assert writer.missing == [1, 2, 3]
+
+
+class TestJournalsThatARunLeft:
+    """It was killed after it gave the cache its name."""
+
+    @pytest.fixture
+    def left(self, good_path: Path) -> Path:
+        journal(good_path).touch()
+        return journal(good_path)
+
+    def test_they_are_removed(self, left: Path, good_path: Path) -> None:
+        before = open_descriptors()
+        with open_writer(good_path, make_manifest()) as writer:
+            assert writer.complete
+        assert list(good_path.parent.iterdir()) == [good_path]
+        assert open_descriptors() == before
+
+    def test_unless_another_run_replaces_the_cache(self, left: Path, good_path: Path) -> None:
+        partial(good_path).touch()
+        with open_writer(good_path, make_manifest()) as writer:
+            assert writer.complete
+        assert left.exists()
+
+    def test_or_is_about_to(self, left: Path, good_path: Path) -> None:
+        with open(left, "ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with open_writer(good_path, make_manifest()) as writer:
+                assert writer.complete
+            assert left.exists()
+
+    def test_one_that_cannot_be_opened_stays(self, left: Path, good_path: Path) -> None:
+        left.unlink()
+        left.mkdir()
+        with open_writer(good_path, make_manifest()) as writer:
+            assert writer.complete
+        assert left.exists()
+
+    def test_another_run_may_remove_them_at_the_same_time(
+        self, left: Path, good_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        open_locked = journals.open_locked
+
+        def removed_meanwhile(path: Path, flags: int) -> int:
+            fd = open_locked(path, flags)
+            path.unlink()
+            return fd
+
+        before = open_descriptors()
+        monkeypatch.setattr(journals, "open_locked", removed_meanwhile)
+        journals.remove_stale_journals(good_path)
+        assert open_descriptors() == before
+        monkeypatch.setattr(journals, "_journals", lambda path: [left])
+        journals.remove_journals(good_path)
 
 
 class TestLocks:

@@ -11,6 +11,7 @@ from cache_makers import (
     block_extents,
     flip,
     make_manifest,
+    open_descriptors,
     partial,
     reverse_logits,
     stop_after,
@@ -43,6 +44,12 @@ class TestWhole:
         finally:
             good_path.parent.chmod(0o755)
         assert good_path.read_bytes() == good and list(good_path.parent.iterdir()) == [good_path]
+
+    def test_nothing_stays_open(self, good_path: Path) -> None:
+        before = open_descriptors()
+        open_cache(good_path, in_memory=True)
+        read_sealed_manifest(good_path)
+        assert open_descriptors() == before
 
     def test_fingerprint_is_read_without_the_logits(self, good_path: Path) -> None:
         manifest = make_manifest()

@@ -12,8 +12,11 @@ from cache_makers import (
     assert_right,
     block_extents,
     flip,
+    journal,
     logits_of,
+    make_arrays,
     make_manifest,
+    open_descriptors,
     open_writer,
     partial,
     stop_after,
@@ -22,8 +25,11 @@ from cache_makers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from torture.common import InTurn
 
+from kdcache.cache import writer as writers
 from kdcache.cache.reader import open_cache
+from kdcache.cache.writer import CacheWriter
 from kdcache.errors import CacheDamagedError, DataError, OptionError
 
 
@@ -190,6 +196,105 @@ class TestResume:
             writer.seal()
         assert_right(open_cache(path), other)
 
+    def test_three_differences_are_told(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 0)
+        with pytest.raises(OptionError) as error:
+            open_writer(path, make_manifest((5, 3, 2), 3, 4))
+        assert (
+            "(splits.test.rows: 1 and 2; splits.train.rows: 4 and 5; splits.train.views: 2 and 3);"
+            in str(error.value)
+        )
+
+    def test_the_old_file_makes_room_for_the_new_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, create, seen = tmp_path / "t.h5", writers.create_file, []
+        stop_after(path, 3)
+
+        def watched(temporary: Path, **named: Any) -> None:
+            seen.extend(sorted(one.name for one in tmp_path.iterdir()))
+            assert journal(path).stat().st_size == 0
+            create(temporary, **named)
+
+        monkeypatch.setattr(writers, "create_file", watched)
+        with open_writer(path, make_manifest(), restart=True):
+            assert seen == [journal(path).name]
+
+
+class TestSeveralProcesses:
+    def writers(self, path: Path, count: int) -> list[CacheWriter]:
+        """As in the processes that torchrun starts, but they take turns."""
+        manifest, said, found = make_manifest(), [], []
+        for rank in range(count):
+            turn, arrays = InTurn(rank, count, rank, said), make_arrays(manifest)
+            found.append(CacheWriter(path, manifest, arrays, block_rows=4, processes=turn))
+        return found
+
+    def test_each_fills_its_own_blocks(self, good: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 1)
+        before = open_descriptors()
+        first, second = self.writers(path, 2)
+        assert (first.missing, second.missing) == ([1, 3], [2])
+        for writer in (second, first):
+            for block in writer.missing:
+                write_block(writer, make_manifest(), block)
+        assert sorted(one.name for one in tmp_path.iterdir()) == [
+            "t.h5.partial",
+            "t.h5.partial.journal-0",
+            "t.h5.partial.journal-1",
+        ]
+        first.seal()
+        for writer in (first, second):
+            writer.close()
+        assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
+        assert open_descriptors() == before
+
+    def test_one_that_stops_leaves_its_blocks_to_the_next_run(
+        self, good: bytes, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "t.h5"
+        first, second = self.writers(path, 2)
+        write_block(second, make_manifest(), 1)
+        for writer in (first, second):
+            writer.close()
+        with open_writer(path, make_manifest()) as alone:
+            assert alone.missing == [0, 2, 3]
+        write_cache(path, make_manifest())
+        assert path.read_bytes() == good
+
+
+class TestClosing:
+    def test_twice_closes_nobody_elses_file(self, tmp_path: Path) -> None:
+        before = open_descriptors()
+        writer = open_writer(tmp_path / "t.h5", make_manifest())
+        writer.close()
+        assert open_descriptors() == before
+        with open(tmp_path / "other", "wb"), open(tmp_path / "another", "wb"):
+            others = open_descriptors()
+            writer.close()
+            assert open_descriptors() == others
+
+    def test_what_is_refused_leaves_nothing_open(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.h5"
+        stop_after(path, 1)
+        before = open_descriptors()
+        with pytest.raises(OptionError) as error:  # which holds the writer's frame
+            open_writer(path, make_manifest(teacher="resnet50"))
+        assert open_descriptors() == before
+        del error
+
+    def test_a_file_that_is_gone_at_the_end_is_told(self, tmp_path: Path) -> None:
+        before = open_descriptors()
+        with open_writer(tmp_path / "t.h5", make_manifest()) as writer:
+            for block in writer.missing:
+                write_block(writer, make_manifest(), block)
+            partial(tmp_path / "t.h5").unlink()
+            with pytest.raises(DataError, match="No such file or directory"):
+                writer.seal()
+        assert open_descriptors() == before
+
 
 class TestNoRoom:
     def test_a_full_disk_is_refused_before_any_work_and_leaves_nothing(
@@ -222,6 +327,20 @@ class TestNoRoom:
         assert str(error.value).startswith(
             f"expected room and the right to write {tmp_path}/file/t.h5; found "
         )
+
+    def test_a_folder_above_that_cannot_be_read_does_no_harm(
+        self, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own, sync = tmp_path / "own", writers.sync_folder
+
+        def forbidden(folder: Path) -> None:
+            if folder != own:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            sync(folder)
+
+        monkeypatch.setattr(writers, "sync_folder", forbidden)
+        write_cache(own / "t.h5", make_manifest())
+        assert (own / "t.h5").read_bytes() == good
 
     def test_a_disk_that_is_full_at_the_end_is_refused_and_the_work_goes_on(
         self, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -114,7 +114,7 @@ FAULTS = (
     Fault(
         "predictions.pt is read with pickle",
         "kdcache/runs/predictions.py",
-        'load_tensors(path, torch.device("cpu"))',
+        'load_tensors(path, torch.device("cpu"), expected=expected, remedy=remedy)',
         "torch.load(path, weights_only=False)",
         "tests/runs/test_run_folder.py",
     ),
