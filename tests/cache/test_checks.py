@@ -1,5 +1,6 @@
 """Numbers that no cache can have: the reader refuses them, and the writer does not write them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,11 @@ class TestLogits:
             number = np.array(bits, "<u2")
             assert are_finite(number.tobytes()) == bool(np.isfinite(number.view("<f2")))
         assert are_finite(b"")
+
+
+def test_logits_of_two_splits_are_refused(good_path: Path) -> None:
+    layout = read_layout_of(good_path)
+    table = replace(layout.block_crc32, size=3 * 4)  # of two blocks and one
+    reseal(good_path, replace(layout, logits=layout.logits[:2], block_crc32=table))
+    with pytest.raises(CacheDamagedError, match=r"its manifest \(3 splits, and logits of 2\)"):
+        open_cache(good_path)

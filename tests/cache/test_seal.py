@@ -21,7 +21,7 @@ from cache_makers import (
 )
 
 from kdcache.cache.reader import open_cache, verify_cache
-from kdcache.cache.seal import Extent, Layout
+from kdcache.cache.seal import Extent, Layout, prepared_digest
 from kdcache.errors import CacheDamagedError, DataError
 
 
@@ -56,6 +56,15 @@ def test_a_format_of_the_future_is_named(version: int, good_path: Path) -> None:
 def reseal_layout(path: Path, layout: Layout) -> None:
     with open(path, "r+b") as file:
         os.pwrite(file.fileno(), layout.pack(), 0)
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_has_another_digest(good_path: Path) -> None:
+    layout = read_layout_of(good_path)
+    with open(good_path, "rb") as file:
+        assert prepared_digest(file.fileno(), layout) == layout.digest
+        for size in (layout.manifest.offset + 1, 600, 512, 0):
+            os.truncate(good_path, size)
+            assert prepared_digest(file.fileno(), layout) != layout.digest
 
 
 class TestTheDigestOfTheLogits:

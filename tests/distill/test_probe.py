@@ -145,6 +145,22 @@ def test_the_quality_is_that_of_the_validation_part(probe: Probe) -> None:
     assert 0.6 < quality["accuracy"] <= 1
 
 
+def test_the_temperature_is_the_one_that_calibrates_the_validation_rows(probe: Probe) -> None:
+    logits, labels = clusters(200, 1)
+    raw = probe.project(logits[:, 0]) * probe.temperature
+    assert probe.temperature == pytest.approx(calibrate(raw, labels), rel=1e-4)
+    assert probe.validation["nll"] == pytest.approx(F.cross_entropy(raw, labels).item(), rel=1e-5)
+    error = reliability(labels, raw).calibration_error
+    assert probe.validation["ece"] == pytest.approx(error, abs=1e-5)
+
+
+def test_it_moves_to_a_device_whole(probe: Probe) -> None:
+    moved = probe.to(torch.device("meta"))
+    for name in ("mean", "scale", "weight", "fold"):
+        assert getattr(moved, name).is_meta and not getattr(probe, name).is_meta
+    assert (moved.temperature, moved.validation) == (probe.temperature, probe.validation)
+
+
 def test_the_penalty_is_the_one_with_the_best_validation() -> None:
     train, unseen = clusters(60, 0), clusters(300, 1)
     chosen = fit(train, unseen)

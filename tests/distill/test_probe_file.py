@@ -14,7 +14,8 @@ from commands import run
 from kdcache.cache import open_cache
 from kdcache.cli.main import main
 from kdcache.distill import probe_file
-from kdcache.distill.probe import QUALITY
+from kdcache.distill.probe import QUALITY, fit_probe
+from kdcache.errors import DataError
 from kdcache.runtime import save_tensors
 
 
@@ -80,9 +81,10 @@ def test_a_sound_one_is_read_back_as_it_was(
         lambda tensor: tensor.flatten()[:0],
         lambda tensor: tensor.to(torch.int16),
         lambda tensor: tensor.clone().to_sparse(),
+        lambda tensor: tensor.to("meta"),
         lambda tensor: torch.full_like(tensor, float("nan") if tensor.is_floating_point() else 255),
     ],
-    ids=["missing", "another dimension", "empty", "another type", "sparse", "absurd"],
+    ids=["missing", "another dimension", "empty", "another type", "sparse", "no numbers", "absurd"],
 )
 def test_a_forged_one_is_replaced(
     kept: Path,
@@ -118,6 +120,44 @@ def test_one_of_other_logits_is_replaced(kept: Path, monkeypatch: pytest.MonkeyP
     reverse_logits(kept.parent / "copy.h5")
     assert fits(kept, monkeypatch) == 1
     assert fits(kept, monkeypatch) == 0
+
+
+def test_it_is_fitted_on_the_training_split_and_judged_on_the_validation_split(kept: Path) -> None:
+    cache = open_cache(kept.parent / "copy.h5")
+    train, validation = cache.splits["train"], cache.splits["validation"]
+    expected = fit_probe(
+        torch.tensor(train.logits),
+        torch.tensor(train.labels),
+        torch.tensor(validation.logits)[:, 0],
+        torch.tensor(validation.labels),
+        classes=len(cache.manifest.dataset.class_names),
+        seed=0,
+    )
+    found = probe_file.load_or_fit_probe(cache)
+    for name in ("mean", "scale", "weight", "fold"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert found.validation == expected.validation
+
+
+def test_its_name_and_content_are_told_by_the_cache(kept: Path) -> None:
+    cache = open_cache(kept.parent / "copy.h5")
+    assert kept == cache.path.with_name(f"copy.h5.probe-{cache.fingerprint[:16]}.pt")
+    tensors = torch.load(kept)
+    assert bytes(tensors["fingerprint"].tolist()).hex() == cache.fingerprint
+    assert bytes(tensors["content"].tolist()).hex() == cache.content_digest
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, state: object) -> None:
+        raise DataError("room", "none", "free some")
+
+    kept.unlink()
+    monkeypatch.setattr(probe_file, "save_tensors", refused)
+    assert fits(kept, monkeypatch) == 1
+    assert not kept.exists()
+    assert probe_file.verify_probe(open_cache(kept.parent / "copy.h5")) is None
 
 
 class TestVerify:

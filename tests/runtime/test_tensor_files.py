@@ -1,5 +1,7 @@
 """Files of tensors are what was written, or refused; torch.load reads them as any other."""
 
+import errno
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import torch
 
 from kdcache.errors import DataError
 from kdcache.runtime import load_tensors, save_tensors
-from kdcache.runtime.tensor_files import _Hashing
+from kdcache.runtime.tensor_files import _digest, _Hashing
 
 CPU = torch.device("cpu")
 STATE = {"weight": torch.arange(7.0), "count": torch.tensor(3), "epoch": 5}
@@ -119,6 +121,46 @@ def test_what_others_saved(form: str, tmp_path: Path) -> None:
     assert same(load_tensors(path, CPU, foreign=True))
     if form != "zip":
         refusal(path)  # we never wrote it
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_full_disk_is_told_though_torch_raises_an_error_of_its_own(
+    call: int, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = _Hashing.write, []
+
+    def full(self: _Hashing, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, data)
+
+    monkeypatch.setattr(_Hashing, "write", full)
+    with pytest.raises(DataError) as error:
+        save_tensors(saved, {"weight": torch.zeros(3)})
+    assert error.value.found == "No space left on device"
+    assert same(load_tensors(saved, CPU)) and [saved] == list(saved.parent.iterdir())
+
+
+def test_an_error_of_torchs_alone_stays_what_it_is(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("torch's own")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match=r"^torch's own$"):
+        save_tensors(saved, STATE)
+    assert same(load_tensors(saved, CPU))
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_has_another_digest(saved: Path) -> None:
+    with open(saved, "rb") as file:
+        size = saved.stat().st_size - 79  # the comment is 15 + 64 bytes
+        assert _digest(file, size).encode() == saved.read_bytes()[-64:]
+        for left in (size - 1, 100, 0):
+            os.truncate(saved, left)
+            assert _digest(file, size) != _digest(file, left + 2)
 
 
 @pytest.mark.parametrize("call", range(1, 6))
