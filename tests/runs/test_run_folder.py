@@ -1,5 +1,6 @@
 """A run's folder: made, found and read, whatever it holds."""
 
+import errno
 import json
 import shlex
 import shutil
@@ -22,6 +23,7 @@ from kdcache.runs import (
     read_history,
     read_run,
     read_summary,
+    reader,
     resumed_options,
 )
 from kdcache.runs.folder import start_run
@@ -66,6 +68,22 @@ class TestReading:
         assert run.summary == summary_of(str(folder), 0.5, alpha=0.5, seed=2)
         assert run.config is not None and run.config.options.student == "resnet18"
         assert [epoch.epoch for epoch in run.history] == [1, 2, 3]
+
+    def test_what_its_card_says(self, tmp_path: Path) -> None:
+        folder = write_run(tmp_path / "run", 0.5)
+        assert read_run(folder).image_shape is None  # as in older versions
+        card = json.loads((folder / "student.json").read_text()) | {"image_shape": [32, 48]}
+        (folder / "student.json").write_text(json.dumps(card))
+        assert read_run(folder).image_shape == (32, 48)
+        (folder / "student.json").unlink()
+        run = read_run(folder, "its name")
+        assert (run.image_shape, run.class_names, run.name) == (None, (), "its name")
+
+    def test_blank_lines_of_the_history_are_passed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "metrics.jsonl").write_text(
+            '{"epoch": 1, "validation_accuracy": 0.5}\n \n{"epoch": 2, "validation_accuracy": 0.5}'
+        )
+        assert [record.epoch for record in read_history(tmp_path)] == [1, 2]
 
     def test_nothing_there_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -121,6 +139,7 @@ class TestTheBestLabelsOnlyRunBeside:
         write_run(tmp_path / "c", 0.9, validation_digest="w", seed=9)
         write_run(tmp_path / "d", 0.9, validation_digest="v", seed=9, alpha=0.5)
         write_run(tmp_path / "e", 0.9, validation_digest=None, seed=9)
+        write_run(tmp_path / "f", 0.8, validation_digest="v", seed=2)
         best = best_labels_only(tmp_path / "new", "v")
         assert best is not None and best.name == str(tmp_path / "b")
         assert best_labels_only(tmp_path / "new", "x") is None
@@ -141,6 +160,58 @@ class TestFinding:
             assert len({run.folder.resolve() for run in runs}) == len(runs) == 15
             assert [path.name for path in unfinished] == ["late"]
         assert {run.name for run in runs} >= {"labels-0", "T2-a0.5-1"}
+
+    def test_names_are_what_the_paths_differ_in(self, sweep: Path, tmp_path: Path) -> None:
+        assert find_runs([sweep / "labels-0"])[0][0].name == str(sweep / "labels-0")
+        write_run(tmp_path / "runs" / "alone", 0.5)
+        runs, unfinished = find_runs([sweep / "labels-0", sweep.parent / "alone", sweep / "late"])
+        assert [run.name for run in runs] == ["sweep/labels-0", "alone"]
+        assert unfinished == [sweep / "late"]
+
+    def test_what_cannot_be_read_is_told_and_the_rest_goes_on(self, tmp_path: Path) -> None:
+        for name in "abc":
+            write_run(tmp_path / name, 0.5)
+        told: list[DataError] = []
+        for damaged, left in (("a", ["b", "c"]), ("c", ["b"])):
+            (tmp_path / damaged / "summary.json").write_text("{")
+            with pytest.raises(DataError):
+                find_runs([tmp_path])
+            runs, unfinished = find_runs([tmp_path], told.append)
+            assert [run.name for run in runs] == left and unfinished == []
+        assert len(told) == 3 and all("summary.json" in str(error) for error in told)
+        (tmp_path / "b" / "summary.json").write_text("{")
+        with pytest.raises(DataError, match=r"c.summary\.json"):  # nothing would be left
+            find_runs([tmp_path], told.append)
+        assert len(told) == 5
+
+    def test_hidden_folders_are_passed_over(self, tmp_path: Path) -> None:
+        write_run(tmp_path / ".trash" / "a", 0.5)
+        write_run(tmp_path / "b", 0.5)
+        assert [run.folder.name for run in find_runs([tmp_path])[0]] == ["b"]
+
+    @pytest.mark.parametrize("name", ["summary.json", "config.json", "metrics.jsonl"])
+    def test_one_file_makes_it_a_run(self, name: str, tmp_path: Path) -> None:
+        write_run(tmp_path / "whole", 0.5)
+        (tmp_path / "begun").mkdir()
+        (tmp_path / "whole" / name).rename(tmp_path / "begun" / name)
+        (tmp_path / "neither").mkdir()
+        (tmp_path / "neither" / name).mkdir()
+        found = {path.name for path in reader._run_folders(tmp_path, 2)}
+        assert found == {"whole", "begun"}
+
+    def test_a_folder_that_cannot_be_read_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forbidden(path: Path) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "iterdir", forbidden)
+        with pytest.raises(DataError) as error:
+            find_runs([tmp_path])
+        assert str(error.value) == (
+            f"expected the right to read a folder of runs; found {tmp_path}: Permission denied;"
+            " give another"
+        )
 
     def test_too_deep_is_not_found(self, tmp_path: Path) -> None:
         write_run(tmp_path / "a" / "b" / "c" / "run", 0.5)
