@@ -29,6 +29,7 @@ EPOCH = EpochRecord(3, 0.5, 1.25, 0.1, 2.0, 1.0, 3.0, 0.75, 0.25, 12.5, 100.0)
 SUMMARY = dataclasses.replace(
     summary_of("runs/a", 0.5, alpha=0.9, seed=3),
     labels="dataset",
+    unlabelled=7,
     loss="kl",
     best_epoch=2,
     validation_digest="v" * 64,

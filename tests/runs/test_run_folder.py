@@ -332,7 +332,12 @@ class TestRunsOfVersion01:
         assert {path.name for path in unfinished} == {"begun", "interrupted", "interrupted-labels"}
         for run in runs:
             summary = json.loads((run.folder / "summary.json").read_text())
-            names = ("validation_class_accuracy", "test_class_accuracy", "config_digest")
+            names = [
+                "validation_class_accuracy",
+                "test_class_accuracy",
+                "config_digest",
+                "unlabelled",
+            ]
             new = dict.fromkeys(names)
             assert run.summary.to_json() == summary | new
             lines = (run.folder / "metrics.jsonl").read_text().splitlines()
