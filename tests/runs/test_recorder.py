@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from conftest import indexed_split
 
 import kdcache
 from kdcache.config import TrainOptions
-from kdcache.data import ImageData
+from kdcache.data.splits import ImageData, Split
 from kdcache.errors import DataError, OptionError
 from kdcache.runs import (
     EpochRecord,
@@ -54,7 +53,9 @@ def last(recorder: RunRecorder, config: RunConfig) -> Checkpoint:
 
 
 def test_what_a_run_is_begun_with() -> None:
-    images = ImageData("indexed", ("a", "b"), {"train": indexed_split(4, 2, 8)})
+    pixels = torch.arange(4 * 3 * 8 * 8, dtype=torch.uint8).reshape(4, 3, 8, 8)
+    split = Split(pixels, torch.tensor([0, 1, 0, 1]))
+    images = ImageData("indexed", ("a", "b"), {"train": split})
     options, resolved = TrainOptions(alpha=0.0, seed=3), TrainOptions(alpha=0.0, lr=0.25)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     software = f"kdcache {kdcache.__version__}, {versions}"
