@@ -26,10 +26,10 @@ def timm_preprocessing(name: str, weights: str) -> Preprocessing:
     Raises OptionError where timm is not installed, or knows no such model.
     """
     known = _config(name)
-    height, width = known["input_size"][1:]
+    _, height, width = known["input_size"]
     interpolation = known.get("interpolation") or "bicubic"
     if height != width or interpolation not in INTERPOLATIONS:
-        expected = f"a model whose input is square and resized by one of {INTERPOLATIONS}"
+        expected = f"a model with a square input, resized {' or '.join(INTERPOLATIONS)}"
         found = f"{name} with {height} x {width} pixels, {interpolation}"
         raise OptionError(expected, found, "give another model")
     mean, std = (known.get(key) or own for key, own in _NORMALISATION.items())
@@ -124,9 +124,28 @@ def _config(name: str) -> dict[str, Any]:
             known = found.to_dict()
     except Exception as error:  # as above, and whatever a file of a stranger leads to
         raise _unknown(name, f" ({' '.join(str(error).split())[:200]})") from error
-    if known is None or not isinstance(known.get("input_size"), (list, tuple)):
+    if known is None or not _is_sound(known):
         raise _unknown(name, "")
-    return {"num_classes": 1000} | known
+    return known
+
+
+def _is_sound(known: Mapping[str, Any]) -> bool:
+    """Whether a record, which may be a stranger's, has the numbers that are read here."""
+
+    def has_three(key: str, *kinds: type, positive: bool = True) -> bool:
+        values = known.get(key)
+        if not isinstance(values, (list, tuple)) or len(values) != 3:
+            return False
+        return all(type(value) in kinds and (value > 0 or not positive) for value in values)
+
+    classes = known.get("num_classes")
+    return (
+        has_three("input_size", int)
+        and (not known.get("mean") or has_three("mean", int, float, positive=False))
+        and (not known.get("std") or has_three("std", int, float))
+        and type(classes) is int
+        and classes >= 0
+    )
 
 
 def _unknown(name: str, reason: str) -> OptionError:

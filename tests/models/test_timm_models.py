@@ -185,6 +185,40 @@ def test_a_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_size": [3, 160]},
+        {"input_size": "large"},
+        {"input_size": [3, 0, 0]},
+        {"mean": [0.5]},
+        {"mean": 0.5},
+        {"std": [0.5, 0.5, "0.5"]},
+        {"num_classes": "many"},
+        {"num_classes": None},
+    ],
+)
+def test_a_folder_of_a_stranger(changes: dict[str, object], folder: Path) -> None:
+    path = folder / "config.json"
+    document = json.loads(path.read_text())
+    document["pretrained_cfg"] |= changes
+    document |= {key: value for key, value in changes.items() if key in document}
+    path.write_text(json.dumps(document))
+    name = f"timm/local-dir:{folder}"
+    told = message(lambda: build_model(name, None, seed=0))
+    assert f"which timm has; found {name}; see" in told
+
+
+def test_an_input_that_is_not_square(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("[3, 160, 160]", "[3, 160, 96]"))
+    name = f"timm/local-dir:{folder}"
+    assert message(lambda: build_model(name, None, seed=0)) == (
+        f"expected a model with a square input, resized bilinear or bicubic; found {name} with"
+        " 160 x 96 pixels, bilinear; give another model"
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("no_such_net", ""),
