@@ -194,6 +194,12 @@ class TestOneHome:
     def test_hdf5(self) -> None:
         assert importers_of("h5py") == {"kdcache.cache.hdf5"}
 
+    def test_tensors_are_read_without_executing_anything(self) -> None:
+        """Whatever somebody else may have written: torch.load reads pickles too, if it is told."""
+        found = {module for module in MODULES if loads_tensors(module)}
+        assert found == {"kdcache.runtime.tensor_files"}
+        assert {module for module in MODULES if imports_pickle(module)} == set()
+
     def test_datasets_and_image_files(self) -> None:
         assert importers_of("torchvision.datasets") == {"kdcache.data.datasets"}
         assert importers_of("PIL") == {"kdcache.data.files.decoding"}
@@ -237,6 +243,20 @@ def calls(module: str, name: str) -> bool:
     return any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
         for node in ast.walk(tree(module))
+    )
+
+
+def loads_tensors(module: str) -> bool:
+    """By torch.load; safetensors, of which torch is a part's name, executes nothing."""
+    called = [
+        ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)
+    ]
+    return bool({"torch.load", "torch.hub.load", "numpy.load", "np.load"} & set(called))
+
+
+def imports_pickle(module: str) -> bool:
+    return any(
+        (one.module or "").partition(".")[0] in ("pickle", "dill") for one in imports(module)
     )
 
 

@@ -65,6 +65,7 @@ class TestRoundTrip:
         assert [(block.split, block.start, block.stop) for block in rows] == [
             ("train", 0, 4), ("train", 4, 8), ("validation", 0, 2), ("test", 0, 1)
         ]  # fmt: skip
+        assert [len(block) for block in rows] == [4, 4, 2, 1]
 
     def test_equal_runs_leave_equal_files(self, good: bytes, tmp_path: Path) -> None:
         write_cache(tmp_path / "other name.h5", make_manifest())

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from cache_makers import open_descriptors
 
-from kdcache.errors import DataError
+from kdcache.errors import DataError, OptionError
 from kdcache.runtime import (
     load_tensors,
     open_locked,
+    os_errors_as_data_errors,
     reserve,
     save_tensors,
     sync_folder,
@@ -26,6 +28,7 @@ from kdcache.runtime import (
     write_json,
     write_text,
 )
+from kdcache.runtime.file_locks import try_lock
 
 CPU = torch.device("cpu")
 
@@ -234,6 +237,78 @@ def test_a_folder_is_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     sync_folder(tmp_path)
     assert synced == [tmp_path.stat().st_ino]
+
+
+def test_without_fcntl_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_descriptors()
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(OptionError) as error:
+        open_locked(tmp_path / "lock")
+    assert str(error.value) == "expected Linux or macOS; found a system without fcntl; use WSL 2"
+    assert open_descriptors() == before
+
+
+def test_the_lock_of_another_process_is_no_error_of_ours(tmp_path: Path) -> None:
+    held = open_locked(tmp_path / "lock")
+    before = open_descriptors()
+    with pytest.raises(BlockingIOError) as error:
+        open_locked(tmp_path / "lock")
+    assert error.value.errno == errno.EWOULDBLOCK
+    assert error.value.strerror == os.strerror(errno.EWOULDBLOCK)
+    assert open_descriptors() == before
+    other = os.open(tmp_path / "lock", os.O_RDWR)
+    assert not try_lock(other)
+    os.close(held)
+    assert try_lock(other)
+    os.close(other)
+
+
+def test_a_new_file_is_for_all_whom_the_mask_allows(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        write_text(tmp_path / "file", "text")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666
+
+
+def test_flags_are_added_to_those_that_a_lock_needs(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("abc")
+    fd = open_locked(tmp_path / "lock", os.O_APPEND)
+    os.write(fd, b"d")
+    assert os.pread(fd, 9, 0) == b"abcd"
+    os.close(fd)
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    def failing_to_write(file: Any) -> None:
+        raise ValueError("no")
+
+    before = open_descriptors()
+    write_text(tmp_path / "file", "text")
+    sync_folder(tmp_path)
+    with pytest.raises(ValueError, match="no"):
+        write_atomically(tmp_path / "file", failing_to_write)
+    with pytest.raises(OSError, match="Not a directory"):
+        sync_folder(tmp_path / "file" / "folder")
+    assert open_descriptors() == before
+
+
+def test_each_kind_of_failure_has_its_remedy() -> None:
+    for number, remedy in (
+        (errno.ENOSPC, "the usual"),
+        (errno.ENOENT, "make its folder or write to another one"),
+        (errno.ENOTDIR, "make its folder or write to another one"),
+        (errno.EISDIR, "give the name of a file"),
+        (errno.ENAMETOOLONG, "give a shorter name"),
+    ):
+        with pytest.raises(DataError) as error, os_errors_as_data_errors("it", "the usual"):
+            raise OSError(number, "reason")
+        expected = f"expected room and the right to write it; found reason; {remedy}"
+        assert str(error.value) == expected
+    with pytest.raises(DataError) as error, os_errors_as_data_errors("it", "the usual"):
+        raise OSError("without a number")
+    assert (error.value.found, error.value.remedy) == ("without a number", "the usual")
 
 
 class TestSymbolicLinks:
