@@ -57,7 +57,7 @@ test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest
 
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11
-EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard --extra timm
+EXTRAS := pyproject.toml --extra test --extra report --extra onnx --extra safetensors --extra tensorboard --extra timm --extra search
 # the lowest versions afresh: uv would keep those that the file names
 lock:
 	rm -f requirements/lowest.txt

@@ -33,7 +33,7 @@ from kdcache.engine import TrainingData, load_training_data
 from kdcache.models import IMAGENET_MEAN, IMAGENET_STD, SmallResNet, build_model
 from kdcache.report.comparison.statistics import paired_test
 from kdcache.runs import RunSummary, read_run
-from kdcache.search import SweepCallbacks, finished, train_all
+from kdcache.search import SweepCallbacks, finished, train_one
 
 Settings = dict[str, Any]
 NET = "kdcache.models.small_resnets"
@@ -385,7 +385,7 @@ def train_table(
                 options = options.replace(
                     out=options.out.with_name(f"{variant},{options.out.name}")
                 )
-            train_all([options], training_data(teacher, variant), Show(whole, one))
+            train_one(options, training_data(teacher, variant), Show(whole, one), wait=False)
             folders.append((name, options))
     # read at the end: other processes may have trained some
     return {

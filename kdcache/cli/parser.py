@@ -3,6 +3,7 @@
 import argparse
 import sys
 import typing
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +12,7 @@ from kdcache.cli.console import fail, warn
 from kdcache.config import (
     Group,
     Options,
+    Span,
     agreed,
     converter,
     expanded,
@@ -171,17 +173,45 @@ def parse_setting(kind: type[Options], text: str) -> tuple[str, tuple[Any, ...]]
 
     Raises OptionError where there is no such option, or it does not take these values.
     """
-    name, _, values = text.partition("=")
-    name = name.replace("-", "_")
-    hints = typing.get_type_hints(kind)
-    convert = converter(hints[name]) if name in hints else None
-    if convert is None or convert is rgb or not values:
-        expected = "--set OPTION=VALUE,VALUE,... with an option of train_student.py"
-        raise OptionError(expected, f"--set {text}", "see its --help")
-    if convert is bool:
-        convert = {"true": True, "false": False}.__getitem__
+    name, values, convert = _assignment(kind, text, "--set", "OPTION=VALUE,VALUE,...")
     try:
         return name, tuple(convert(value) for value in values.split(","))
     except (ValueError, KeyError) as error:
         expected = f"values that {flag_of(name)} takes"
         raise OptionError(expected, f"--set {text} ({error})", "correct them") from error
+
+
+def parse_range(kind: type[Options], text: str) -> tuple[str, Span]:
+    """'temperature=1:8:log' -> ('temperature', Span(1.0, 8.0, log=True)): bounds of an option.
+
+    Raises OptionError where there is no such option, it has no numbers, or these are no bounds.
+    """
+    form = "OPTION=LOW:HIGH or OPTION=LOW:HIGH:log"
+    name, bounds, convert = _assignment(kind, text, "--range", form)
+    low, *rest = bounds.split(":")
+    try:
+        if convert not in (int, float) or len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
+            raise ValueError(form)
+        span = Span(convert(low), convert(rest[0]), log=len(rest) == 2, whole=convert is int)
+        if not span.low < span.high or (span.log and span.low <= 0):
+            raise ValueError("LOW below HIGH, and above 0 with log")
+    except ValueError as error:
+        expected = f"--range {form} with numbers"
+        raise OptionError(expected, f"--range {text} ({error})", "correct it") from error
+    return name, span
+
+
+def _assignment(
+    kind: type[Options], text: str, flag: str, form: str
+) -> tuple[str, str, Callable[[str], Any]]:
+    """(name of an option, what stands behind '=', what converts a word to its value)."""
+    name, _, values = text.partition("=")
+    name = name.replace("-", "_")
+    hints = typing.get_type_hints(kind)
+    convert = converter(hints[name]) if name in hints else None
+    if convert is None or convert is rgb or not values:
+        expected = f"{flag} {form} with an option of train_student.py"
+        raise OptionError(expected, f"{flag} {text}", "see its --help")
+    if convert is bool:
+        convert = {"true": True, "false": False}.__getitem__
+    return name, values, convert

@@ -19,6 +19,10 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 OUTPUTS = ("logits", "features")
 OPTIMIZERS = ("sgd", "adamw")
 
+SAMPLERS = ("tpe", "random")
+"""Of `sweep --search`; the first is the default."""
+PRUNERS = ("none", "median", "successive-halving", "hyperband")
+"""Of `sweep --pruner`."""
 DATASETS: Registry[Any] = Registry(
     "--dataset",
     {

@@ -66,6 +66,22 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The values between two bounds, of which a search tries some.
+
+    Args:
+        low, high: both included.
+        log: whether it is the logarithm that is spread evenly.
+        whole: whether the values are whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Range:
     """The numbers that an option accepts."""
 

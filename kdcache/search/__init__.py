@@ -1,4 +1,4 @@
-"""Many students of one cache: every combination of some options, with several seeds each."""
+"""Many students of one cache: every combination of some options, or those that a search tries."""
 
 from typing import TYPE_CHECKING
 
@@ -6,12 +6,15 @@ from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from kdcache.search.grid import (
-        combinations,
         finished,
     )
+    from kdcache.search.plan import (
+        SweepPlan,
+    )
     from kdcache.search.sweep import (
+        Sweep,
         SweepCallbacks,
-        train_all,
+        train_one,
     )
 
 __getattr__ = lazy_exports(__name__)

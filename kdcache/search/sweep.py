@@ -1,7 +1,8 @@
-"""Many students of one cache: every combination of some settings, each with several seeds."""
+"""Many students of one cache: every combination of some settings, or those that a search tries."""
 
-import statistics
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,15 +14,26 @@ from kdcache.runs import (
     RunSummary,
     claim,
     read_config,
-    read_history,
     read_summary,
     resumed_options,
 )
-from kdcache.runtime import write_json
 from kdcache.search.grid import finished
+from kdcache.search.plan import SweepPlan
+from kdcache.search.study import (
+    ERROR,
+    SEED,
+    STUDENT,
+    chosen_values,
+    enqueue_missing,
+    open_study,
+    outcomes,
+    students_of,
+)
 
-_FAILED, _STOPPED = "failed.json", "stopped.json"
-_PATIENCE = 0.25  # fraction of the epochs before a student may be stopped
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+_PAUSE = 0.5  # seconds between two looks at what other processes are training
 
 
 class SweepCallbacks(TrainingCallbacks):
@@ -31,100 +43,158 @@ class SweepCallbacks(TrainingCallbacks):
     """
 
     def on_student(self, finished: int, total: int) -> None:
-        """Before each student, and at the end: how many have been dealt with."""
+        """Before each student, and at the end: how many are finished."""
 
 
-def train_all(
-    students: Sequence[TrainOptions],
-    data: TrainingData,
-    callbacks: SweepCallbacks | None = None,
-    *,
-    stop_early: bool = False,
-) -> list[RunSummary]:
-    """Train every student that is not finished, one after the other, from the same data.
+class _NothingQueued(KdcacheError):
+    """Another process took the last student of the queue."""
 
-    Several processes may run the same sweep at once: each takes the students that no other one is
-    training, and waits for those at the end. What was interrupted is resumed. A student that fails
-    is recorded in its folder and the rest go on; it is tried again in the next call.
+    def __init__(self) -> None:
+        super().__init__("a queued student", "none", "nothing is to be done")
+
+
+class Sweep:
+    """The students of a plan, trained from the same data.
+
+    Several processes may run the same plan at once, also on several machines where they share the
+    database of `plan.storage`.
 
     Args:
-        callbacks: what is told of the sweep and of each student.
-        stop_early: end a student once a quarter of its epochs is over and its best validation
-            accuracy so far is below the median of what the others had reached by that epoch (the
-            median stopping rule of Golovin et al., "Google Vizier", 2017, with the best instead of
-            the mean). What is stopped is not tested.
+        helper: whether this process is one of several that were started together.
 
-    Returns the summaries of the finished students.
+    Raises OptionError where a folder holds a student of other options, and as `open_study` does.
+    """
 
-    Raises OptionError where a folder holds a student of other options.
+    def __init__(
+        self,
+        plan: SweepPlan,
+        data: TrainingData,
+        callbacks: SweepCallbacks | None = None,
+        *,
+        helper: bool = False,
+    ) -> None:
+        self.plan, self.data = plan, data
+        self._callbacks = callbacks or SweepCallbacks()
+        for _, options in plan.grid:
+            _check_folder(options, data)
+        content = data.cache.content_digest if data.cache else None
+        self._study = open_study(plan, content, helper=helper)
+
+    @property
+    def students(self) -> list[TrainOptions]:
+        """Those that are known so far; a search adds to them."""
+        return students_of(self._study, self.plan)
+
+    @property
+    def pruned(self) -> list[str]:
+        """The names of the students that the pruner ended."""
+        return outcomes(self._study)[0]
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """The names of the students that failed, each with its error."""
+        return outcomes(self._study)[1]
+
+    def run(self) -> list[RunSummary]:
+        """Train every student that is not finished.
+
+        What was interrupted is resumed, what other processes are training is waited for, and what
+        they leave unfinished is trained here. A student that fails is recorded in the study, and
+        the rest go on; it is tried again in the next call.
+
+        Returns the summaries of the finished students.
+        """
+        queued = enqueue_missing(self._study, self.plan, retry=True)
+        while queued:
+            self._tell()
+            if self._waiting():
+                self._study.optimize(self._train, n_trials=1, catch=(KdcacheError, RuntimeError))
+            else:
+                time.sleep(_PAUSE)
+            queued = enqueue_missing(self._study, self.plan)
+        self._tell()
+        summaries = (read_summary(options.out) for options in finished(self.students))
+        return [summary for summary in summaries if summary is not None]
+
+    def _tell(self) -> None:
+        students = self.students
+        total = len(self.plan.grid)
+        if self.plan.search is not None:
+            total = self.plan.search * len(self.plan.seeds)
+        self._callbacks.on_student(len(finished(students)), total)
+
+    def _waiting(self) -> bool:
+        return any(t.state.name == "WAITING" for t in self._study.get_trials(deepcopy=False))
+
+    def _train(self, trial: "Trial") -> float:
+        """The validation accuracy of a trial's student."""
+        import optuna
+
+        if SEED not in trial.user_attrs:
+            raise _NothingQueued
+        values = chosen_values(trial, self.plan)
+        options = self.plan.student(values, trial.user_attrs[SEED])
+        name = options.out.name
+        trial.set_user_attr(STUDENT, name)
+        try:
+            summary = train_one(options, self.data, self._callbacks, trial)
+        except (KdcacheError, RuntimeError) as error:
+            trial.set_user_attr(ERROR, f"{error}")
+            self._callbacks.on_message(f"{name}: failed: {error}")
+            raise
+        if summary is None:
+            self._callbacks.on_message(f"{name}: ended early by the {self.plan.pruner} pruner")
+            raise optuna.TrialPruned
+        return summary.validation_accuracy
+
+
+def train_one(
+    options: TrainOptions,
+    data: TrainingData,
+    callbacks: SweepCallbacks | None = None,
+    trial: "Trial | None" = None,
+    *,
+    wait: bool = True,
+) -> RunSummary | None:
+    """Train a student, or go on with it, unless it is finished.
+
+    Args:
+        trial: is told the validation accuracy after each epoch, and may end the student early.
+        wait: for another process that is at it, instead of leaving it alone.
+
+    Returns its summary; None where it was ended early or left alone. Raises OptionError where its
+    folder holds a student of other options, and what training raises.
     """
     callbacks = callbacks or SweepCallbacks()
-    for options in students:
-        _check_folder(options, data)
-    busy = []
-    for number, options in enumerate(students):
-        callbacks.on_student(number, len(students))
-        if _dealt_with(options):
-            continue
-        with claim(options.out) as mine:
-            if not mine:
-                callbacks.on_message(f"{options.out.name}: another process is at it")
-                busy.append(options)
-            elif not _dealt_with(options):  # by another process, just before
-                _train_one(options, students, data, callbacks, stop_early)
-    for options in busy:  # what the other process did not finish is left to this one
-        with claim(options.out, wait=True):
-            if not (_dealt_with(options) or (options.out / _FAILED).exists()):
-                _train_one(options, students, data, callbacks, stop_early)
-    callbacks.on_student(len(students), len(students))
-    summaries = (read_summary(options.out) for options in finished(students))
-    return [summary for summary in summaries if summary is not None]
-
-
-def _dealt_with(options: TrainOptions) -> bool:
-    """Whether a student is finished, or was stopped early."""
-    return bool(finished([options])) or (options.out / _STOPPED).exists()
-
-
-def _train_one(
-    options: TrainOptions,
-    students: Sequence[TrainOptions],
-    data: TrainingData,
-    callbacks: SweepCallbacks,
-    stop_early: bool,
-) -> None:
-    """Train a student, or go on with it; what goes wrong is recorded in its folder."""
-    name = options.out.name
-    callbacks.on_message(name)
-    begun = read_config(options.out) is not None
-    own = _OfOneStudent(callbacks, students if stop_early else ())
-    try:
-        if begun:
+    _check_folder(options, data)
+    with claim(options.out, wait=wait) as mine:
+        if not mine:
+            return None
+        if finished([options]):
+            return read_summary(options.out)
+        name = options.out.name
+        callbacks.on_message(name)
+        if read_config(options.out) is not None:
             code = {name: getattr(options, name) for name in TrainOptions.names_of_code()}
             options = resumed_options(options.out, **code)
-        run = StudentRun(options, data, own)
+        run = StudentRun(options, data, _OfOneStudent(callbacks, trial))
         run.train()
         if len(run.history) < run.config.epochs:
-            epoch, history = len(run.history), [record.to_json() for record in run.history]
-            write_json(options.out / _STOPPED, {"epoch": epoch, "history": history})
-            callbacks.on_message(f"{name}: stopped after epoch {epoch}, below the median")
-            return
+            return None
         summary = run.finish()
-        callbacks.on_message(f"{name}: test accuracy {summary.test_accuracy:.2%}")
-        (options.out / _FAILED).unlink(missing_ok=True)
-    except (KdcacheError, RuntimeError) as error:
-        write_json(options.out / _FAILED, {"error": str(error)})
-        callbacks.on_message(f"{name}: failed: {error}")
+    callbacks.on_message(f"{name}: test accuracy {summary.test_accuracy:.2%}")
+    return summary
 
 
 class _OfOneStudent(TrainingCallbacks):
     """A student's own callbacks within a sweep.
 
-    Its plan is not printed, and it may be stopped early.
+    Its plan is not printed, and its trial may end it early.
     """
 
-    def __init__(self, sweep: SweepCallbacks, others: Sequence[TrainOptions]) -> None:
-        self._sweep, self._others = sweep, others
+    def __init__(self, sweep: SweepCallbacks, trial: "Trial | None") -> None:
+        self._sweep, self._trial = sweep, trial
+        self._reported = 0
 
     def on_step(self, done: int, total: int) -> None:
         self._sweep.on_step(done, total)
@@ -144,24 +214,12 @@ class _OfOneStudent(TrainingCallbacks):
         self._sweep.on_finished(run)
 
     def should_stop(self, history: Sequence[EpochRecord]) -> bool:
-        return bool(self._others) and _below_median(self._others, history)
-
-
-def _below_median(students: Sequence[TrainOptions], history: Sequence[EpochRecord]) -> bool:
-    """Whether a student is worse so far than half of the others were at the same epoch."""
-    epochs = len(history)
-    if epochs < _PATIENCE * students[0].epochs:
-        return False
-    others = []
-    for options in students:
-        records = read_history(options.out)
-        if len(records) > epochs:  # it has gone further than this one
-            others.append(_best(records[:epochs]))
-    return bool(others) and _best(history) < statistics.median(others)
-
-
-def _best(history: Sequence[EpochRecord]) -> float:
-    return max(record.validation_accuracy for record in history)
+        if self._trial is None:
+            return False
+        for record in history[self._reported :]:
+            self._trial.report(record.validation_accuracy, record.epoch)
+        self._reported = len(history)
+        return self._trial.should_prune()
 
 
 def _check_folder(options: TrainOptions, data: TrainingData) -> None:

@@ -1,5 +1,6 @@
 """Many students of one cache: which ones there are, and that none is trained twice or lost."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,27 +9,34 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 import torch
 from commands import refused, run
 
 import precompute_teacher
 from kdcache.cli.main import main
-from kdcache.config import TrainOptions
+from kdcache.config import Span, TrainOptions
 from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
-from kdcache.errors import KdcacheError
+from kdcache.errors import DataError, KdcacheError
 from kdcache.runs import EpochRecord, RunSummary
 from kdcache.runtime import open_locked
-from kdcache.search import combinations, sweep
+from kdcache.search import Sweep, SweepCallbacks, SweepPlan, grid, study
 
 ROOT = Path(__file__).parent.parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
 STUDENT = ["--student", "tiny_models:tiny_cnn", "--epochs", 1, "--batch-size", 32]
 
 
-class Said(sweep.SweepCallbacks):
+def combinations(*arguments: Any) -> list[TrainOptions]:
+    return [options for _, options in grid.combinations(*arguments)]
+
+
+class Said(SweepCallbacks):
     """Remembers what is said."""
 
     def __init__(self) -> None:
@@ -58,11 +66,11 @@ def base(cache: Path, tmp_path: Path) -> TrainOptions:
     )
 
 
-def train_all(
-    students: list[TrainOptions], training_data: TrainingData
+def run_sweep(
+    base: TrainOptions, training_data: TrainingData, **plan: Any
 ) -> tuple[list[RunSummary], list[str]]:
     said = Said()
-    return sweep.train_all(students, training_data, said), said.lines
+    return Sweep(SweepPlan(base=base, **plan), training_data, said).run(), said.lines
 
 
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
@@ -113,7 +121,7 @@ def test_without_settings_there_are_the_seeds(base: TrainOptions) -> None:
 def test_a_sweep_trains_what_single_runs_would(
     base: TrainOptions, training_data: TrainingData, tmp_path: Path
 ) -> None:
-    summaries, _ = train_all(combinations(base, {"alpha": (0.0, 0.5)}, (0,)), training_data)
+    summaries, _ = run_sweep(base, training_data, choices={"alpha": (0.0, 0.5)})
     assert [entry.alpha for entry in summaries] == [0.0, 0.5]
     train_student(base.replace(out=tmp_path / "single"))
     swept = torch.load(base.out / "alpha=0.5,seed=0" / "student.pt", weights_only=True)
@@ -124,18 +132,19 @@ def test_a_sweep_trains_what_single_runs_would(
 def test_the_second_call_trains_nothing(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = combinations(base, {}, (0, 1))
-    first, _ = train_all(students, training_data)
+    first, _ = run_sweep(base, training_data, seeds=(0, 1))
     monkeypatch.setattr(
         StudentRun, "train", lambda self: pytest.fail("a finished student was trained again")
     )
-    assert train_all(students, training_data) == (first, [])
+    assert run_sweep(base, training_data, seeds=(0, 1)) == (first, [])
+    (base.out / "study.log").unlink()  # as in a folder of an earlier version
+    assert run_sweep(base, training_data, seeds=(0, 1)) == (first, [])
 
 
 def test_an_interrupted_student_goes_on(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = combinations(base, {}, (0,))
+    monkeypatch.setattr(study, "_STARTING", timedelta())
     keep = StudentRun._keep
 
     def interrupted(self: StudentRun, record: EpochRecord) -> None:
@@ -144,7 +153,7 @@ def test_an_interrupted_student_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(StudentRun, "_keep", interrupted)
-        train_all(students, training_data)
+        run_sweep(base, training_data)
     epochs: list[int] = []
     train_epoch = StudentRun._train_epoch
     monkeypatch.setattr(
@@ -152,112 +161,169 @@ def test_an_interrupted_student_goes_on(
         "_train_epoch",
         lambda self, epoch: (epochs.append(epoch), train_epoch(self, epoch)),
     )
-    summaries, _ = train_all(students, training_data)
+    summaries, _ = run_sweep(base, training_data)
     assert epochs == [1] and len(summaries) == 1
 
 
 def test_one_that_fails_is_recorded_and_the_rest_go_on(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    students = combinations(base, {"lr": (1e30, 0.1)}, (0,))
-    summaries, said = train_all(students, training_data)
+    plan, said = SweepPlan(base=base, choices={"lr": (1e30, 0.1)}), Said()
+    swept = Sweep(plan, training_data, said)
+    summaries = swept.run()
     assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
-    failed = json.loads((base.out / "lr=1e+30,seed=0" / "failed.json").read_text())["error"]
-    assert "expected a finite loss that does not explode" in failed and any(
-        "failed: expected a finite loss" in line for line in said
-    )
+    [(name, error)] = swept.failed
+    assert name == "lr=1e+30,seed=0"
+    assert "expected a finite loss that does not explode" in error
+    assert any("failed: expected a finite loss" in line for line in said.lines)
+    again = Said()
+    assert len(Sweep(plan, training_data, again).run()) == 1
+    assert again.lines[0] == "lr=1e+30,seed=0", "tried again in the next call"
 
 
-@pytest.mark.parametrize("left", ["finished", "failed", "killed"])
-def test_one_that_another_process_trains_is_waited_for_at_the_end(
-    left: str, base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("left", ["finished", "killed"])
+def test_one_that_another_process_trains_is_waited_for(
+    left: str, base: TrainOptions, training_data: TrainingData
 ) -> None:
     """What it finished counts, what it left unfinished is done here."""
-    students, trained = combinations(base, {}, (0, 1)), []
-    folder = students[0].out
+    folder = combinations(base, {}, (0,))[0].out
     folder.mkdir(parents=True)
-    train_one = sweep._train_one
-
-    def counted(options: TrainOptions, *others: object) -> None:
-        trained.append(options.seed)
-        if options.seed == 1:
-            threading.Timer(0.5, the_other_ends).start()  # well after the wait began
-        train_one(options, *others)  # type: ignore[arg-type]
+    held = open_locked(folder / "lock")
 
     def the_other_ends() -> None:
         if left == "finished":
-            train_student(students[0].replace(out=base.out / "elsewhere"), training_data)
+            train_student(base.replace(out=base.out / "elsewhere"), training_data)
             shutil.copytree(base.out / "elsewhere", folder, dirs_exist_ok=True, ignore=no_lock)
-        elif left == "failed":
-            (folder / "failed.json").write_text('{"error": "expected"}')
         os.close(held)
 
     no_lock = shutil.ignore_patterns("lock")
-    monkeypatch.setattr(sweep, "_train_one", counted)
-    held = open_locked(folder / "lock")
-    summaries, said = train_all(students, training_data)
-    assert "seed=0: another process is at it" in said
-    assert trained == ([1, 0] if left == "killed" else [1])
-    assert [entry.seed for entry in summaries] == ([1] if left == "failed" else [0, 1])
+    threading.Timer(0.5, the_other_ends).start()  # well after the wait began
+    summaries, said = run_sweep(base, training_data)
+    assert [entry.seed for entry in summaries] == [0]
+    assert said[:1] == ([] if left == "finished" else ["seed=0"])
 
 
 def test_where_the_images_lie_is_no_other_sweep(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    summaries, _ = train_all(combinations(base, {}, (0,)), training_data)
-    assert (
-        train_all(combinations(base.replace(stream=True), {}, (0,)), training_data)[0] == summaries
-    )
+    summaries, _ = run_sweep(base, training_data)
+    assert run_sweep(base.replace(stream=True), training_data)[0] == summaries
     with pytest.raises(KdcacheError, match="found --set stream"):
-        combinations(base, {"stream": (False, True)}, (0,))
+        SweepPlan(base=base, choices={"stream": (False, True)})
 
 
 def test_a_folder_of_another_sweep_is_refused(
     base: TrainOptions, training_data: TrainingData
 ) -> None:
-    train_all(combinations(base, {}, (0,)), training_data)
+    run_sweep(base, training_data)
     with pytest.raises(
         KdcacheError,
         match=r"expected a sweep folder of the same options; found .* with epochs 2, not 3",
     ):
-        train_all(combinations(base.replace(epochs=3), {}, (0,)), training_data)
+        run_sweep(base.replace(epochs=3), training_data)
 
 
-def test_hopeless_students_are_stopped_by_the_median_rule(
-    base: TrainOptions, training_data: TrainingData
-) -> None:
-    """By hand: two others reached 0.5 and 0.7 by epoch 1, so 0.6 is the median.
-
-    0.55 is below it, 0.65 is not.
-    """
-    students = combinations(base.replace(epochs=4), {}, (0, 1, 2))
-    for options, accuracies in zip(students, ((0.5, 0.9), (0.7, 0.1), (0.1,)), strict=True):
-        options.out.mkdir(parents=True)
-        lines = [
-            json.dumps(EpochRecord(epoch, accuracy).to_json())
-            for epoch, accuracy in enumerate(accuracies, 1)
-        ]
-        (options.out / "metrics.jsonl").write_text("\n".join(lines))
-    assert sweep._below_median(students, [EpochRecord(1, 0.55)])
-    assert not sweep._below_median(students, [EpochRecord(1, 0.65)])
-    # a quarter of 8 epochs is 2: after the first nobody is stopped
-    longer = [options.replace(epochs=8) for options in students]
-    assert not sweep._below_median(longer, [EpochRecord(1, 0.0)])
-
-
-def test_a_stopped_student_is_neither_tested_nor_tried_again(
+def test_a_pruned_student_is_neither_tested_nor_tried_again(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    students = combinations(base, {}, (0,))
-    monkeypatch.setattr(sweep, "_below_median", lambda students, history: True)
-    said = Said()
-    assert sweep.train_all(students, training_data, said, stop_early=True) == []
-    assert said.lines[-1] == "seed=0: stopped after epoch 1, below the median"
-    assert json.loads((students[0].out / "stopped.json").read_text())["epoch"] == 1
-    assert not (students[0].out / "student.pt").exists()
-    said.lines.clear()
-    assert sweep.train_all(students, training_data, said, stop_early=True) == []
-    assert said.lines == []
+    """By hand: four others reached 0.5 by epoch 1, so 0.4 is below the median and 0.6 is not."""
+    accuracies = {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.5, 4: 0.4, 5: 0.6}
+    keep = StudentRun._keep
+
+    def pretend(self: StudentRun, record: EpochRecord) -> None:
+        seed = self.config.seed
+        keep(self, dataclasses.replace(record, validation_accuracy=accuracies[seed]))
+
+    monkeypatch.setattr(StudentRun, "_keep", pretend)
+    plan, said = SweepPlan(base=base, seeds=range(6), pruner="median"), Said()
+    swept = Sweep(plan, training_data, said)
+    assert [summary.seed for summary in swept.run()] == [0, 1, 2, 3, 5]
+    assert swept.pruned == ["seed=4"]
+    assert "seed=4: ended early by the median pruner" in said.lines
+    assert not (base.out / "seed=4" / "student.pt").exists()
+    assert run_sweep(base, training_data, seeds=range(6), pruner="median")[1] == []
+
+
+class TestSearch:
+    def plan(self, base: TrainOptions, **more: Any) -> dict[str, Any]:
+        spans = {"temperature": Span(1, 8, log=True), "batch_size": Span(30, 40, whole=True)}
+        plan: dict[str, Any] = {"spans": spans, "choices": {"alpha": (0.5, 0.9)}, "search": 3}
+        return plan | {"seeds": (0, 1)} | more
+
+    def test_every_setting_is_within_its_bounds_and_has_every_seed(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        base = base.replace(epochs=1)
+        swept = Sweep(SweepPlan(base=base, **self.plan(base)), training_data)
+        assert len(swept.run()) == 6
+        seeds: dict[tuple[object, ...], set[int]] = {}
+        for options in swept.students:
+            setting = (options.temperature, options.batch_size, options.alpha)
+            seeds.setdefault(setting, set()).add(options.seed)
+            assert 1 <= options.temperature <= 8 and options.alpha in (0.5, 0.9)
+            assert options.batch_size in range(30, 41)
+            assert options.temperature == float(f"{options.temperature:.4g}")
+            name = f"alpha={options.alpha},temperature={options.temperature}"
+            assert options.out.name == f"{name},batch_size={options.batch_size},seed={options.seed}"
+        assert len(seeds) == 3 and all(found == {0, 1} for found in seeds.values())
+        # the same command trains nothing, a larger --search one setting more
+        said = Said()
+        assert len(Sweep(SweepPlan(base=base, **self.plan(base)), training_data, said).run()) == 6
+        assert said.lines == []
+        more = run_sweep(base, training_data, **self.plan(base, search=4))
+        assert len(more[0]) == 8 and len(more[1]) == 4, "a line before and after each of two"
+
+    def test_the_same_seed_tries_the_same_settings(
+        self, base: TrainOptions, training_data: TrainingData, tmp_path: Path
+    ) -> None:
+        found = []
+        for out in (tmp_path / "a", tmp_path / "b"):
+            plan = self.plan(base, seeds=(7,), search=2, sampler="random")
+            swept = Sweep(SweepPlan(base=base.replace(epochs=1, out=out), **plan), training_data)
+            swept.run()
+            found.append({options.out.name for options in swept.students})
+        assert found[0] == found[1] and len(found[0]) == 2
+
+    def test_a_killed_one_goes_on_with_its_own_values(
+        self, base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(study, "_STARTING", timedelta())
+        keep = StudentRun._keep
+
+        def interrupted(self: StudentRun, record: EpochRecord) -> None:
+            keep(self, record)
+            raise KeyboardInterrupt
+
+        plan = SweepPlan(base=base, **self.plan(base, search=2, seeds=(0,)))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(StudentRun, "_keep", interrupted)
+            Sweep(plan, training_data).run()
+        [begun] = [path.parent.name for path in base.out.glob("*/last.pt")]
+        summaries = Sweep(plan, training_data).run()
+        assert begun in {Path(summary.name).name for summary in summaries}
+        assert len(summaries) == 2 == len(list(base.out.glob("*/config.json")))
+
+    def test_a_database_holds_the_study(
+        self, base: TrainOptions, training_data: TrainingData, tmp_path: Path
+    ) -> None:
+        url = f"sqlite:///{tmp_path}/study.db"
+        plan = self.plan(base, search=1, storage=url)
+        assert len(run_sweep(base.replace(epochs=1), training_data, **plan)[0]) == 2
+        trials = optuna.load_study(study_name=None, storage=url).trials
+        reached = {
+            float(json.loads(path.read_text())["validation_accuracy"])
+            for path in base.out.glob("*/summary.json")
+        }
+        assert {trial.value for trial in trials} == reached
+        assert not (base.out / "study.log").exists()
+
+    def test_a_damaged_study_is_named(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        base.out.mkdir(parents=True)
+        (base.out / "study.log").write_text("{" * 10 + "\n" + "{}\n")
+        with pytest.raises(DataError, match=r"expected a study in .*study\.log; found"):
+            run_sweep(base, training_data)
 
 
 def test_the_command(base: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,6 +394,26 @@ def test_a_student_whose_record_is_damaged_is_named_and_the_table_goes_on(
         ),
         (["--set", "seed=1,2"], "found --set seed; run a sweep for each value, or use --seeds"),
         (["--warmth", 3], "unrecognized arguments: --warmth 3"),
+        (["--range", "alpha=0:1"], "expected --range with --search; found no --search"),
+        (["--search", 3], "expected --search with --range or --set; found neither"),
+        (["--search", 0, "--set", "alpha=0,1"], "expected at least 1 for --search; found 0"),
+        (["--sampler", "tpe"], "expected --sampler with --search; found no --search"),
+        (
+            ["--search", 3, "--range", "alpha=0:2"],
+            "expected --alpha to be 0 to 1; found --alpha 2",
+        ),
+        (
+            ["--search", 3, "--range", "alpha=1:0"],
+            "found --range alpha=1:0 (LOW below HIGH, and above 0 with log)",
+        ),
+        (["--search", 3, "--range", "lr=0:1:log"], "found --range lr=0:1:log"),
+        (["--search", 3, "--range", "loss=kl:dist"], "found --range loss=kl:dist"),
+        (["--search", 3, "--range", "warmth=1:2"], "found --range warmth=1:2; see its --help"),
+        (
+            ["--search", 3, "--range", "lr=0.1:1", "--set", "lr=0.1,0.2"],
+            "expected an option in --set or in --range; found lr in both",
+        ),
+        (["--storage", "nothing"], "expected a study in nothing; found"),
         (["--seeds", 0], "expected at least 1 for --seeds and --jobs; found 0 and 1"),
         (
             ["--set", "alpha=0", "--set", "alpha=1"],
@@ -345,8 +431,8 @@ def test_bad_settings_are_refused(
 class TestHelpers:
     """Real ones: `--jobs 2` starts a process, which must not outlive this one."""
 
-    def command(self, base: TrainOptions, *more: str) -> list[str]:
-        words = [sys.executable, "-m", "kdcache", "sweep", str(base.cache), "--jobs", "2"]
+    def command(self, base: TrainOptions, *more: str, jobs: int = 2) -> list[str]:
+        words = [sys.executable, "-m", "kdcache", "sweep", str(base.cache), "--jobs", str(jobs)]
         words += ["--out", str(base.out), "--student", "tiny_models:tiny_cnn", *more]
         return words
 
@@ -378,8 +464,32 @@ class TestHelpers:
         assert process.returncode == 128 + number
         assert "0 of 4 students are finished; the same command goes on" in printed
         assert "Traceback" not in printed
-        for folder in base.out.iterdir():
+        for folder in base.out.glob("*/"):
             os.close(open_locked(folder / "lock"))  # nobody is at it any more
+
+    def test_what_a_killed_one_was_training_is_finished_by_another(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        metrics = base.out / "seed=0" / "metrics.jsonl"
+        options = ["--epochs", "40", "--batch-size", "32", "--seeds", "2"]
+        with subprocess.Popen(
+            self.command(base, *options, jobs=1),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        ) as other:
+            while other.poll() is None and not metrics.exists():
+                time.sleep(0.005)
+            other.send_signal(signal.SIGSTOP)
+            reached = len(metrics.read_text().splitlines())
+            threading.Timer(1, other.kill).start()  # while this process trains, or waits for it
+            summaries, said = run_sweep(base.replace(epochs=40), training_data, seeds=(0, 1))
+        assert reached < 40, "it was killed in the middle"
+        assert [summary.seed for summary in summaries] == [0, 1]
+        assert "seed=0" in said, "gone on with here"
+        whole = train_student(base.replace(epochs=40, out=base.out / "whole"), training_data)
+        assert summaries[0].test_accuracy == whole.test_accuracy
 
 
 def test_an_interrupted_sweep_says_how_far_it_came(

@@ -11,8 +11,8 @@ from typing import Any
 
 from kdcache import cli, engine, report, runs, runtime, search
 from kdcache.cli.console import Progress, say, warn
-from kdcache.cli.parser import add_options, given, parse_setting
-from kdcache.config import Role, TrainOptions, expanded
+from kdcache.cli.parser import add_options, given, parse_range, parse_setting
+from kdcache.config import PRUNERS, SAMPLERS, Role, TrainOptions, expanded
 from kdcache.errors import DataError, OptionError
 
 _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
@@ -27,6 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OPTION=A,B",
         help="values of an option; may be repeated",
+    )
+    own.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="try N settings of --range and --set instead of every combination",
+    )
+    own.add_argument(
+        "--range",
+        action="append",
+        default=[],
+        metavar="OPTION=LOW:HIGH[:log]",
+        help="bounds of an option, for --search; may be repeated",
+    )
+    own.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        help="how --search chooses: by what was good so far (tpe, the default), or at random",
     )
     own.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="students of each combination"
@@ -46,10 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that share the students, each on a GPU of its own",
     )
     own.add_argument(
-        "--stop-early",
-        action="store_true",
-        help="end students that are below the median of the others",
+        "--pruner",
+        choices=PRUNERS,
+        default=PRUNERS[0],
+        help="end students early that do worse than others did by the same epoch",
     )
+    own.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database of the study, to share it between machines (default: a file in --out)",
+    )
+    own.add_argument("--helper", action="store_true", help=argparse.SUPPRESS)
     # the sweep itself resumes what was interrupted
     add_options(parser, TrainOptions, without=("cache", "out", *TrainOptions.names(Role.START)))
 
@@ -58,35 +83,58 @@ def run(arguments: argparse.Namespace) -> int:
     if min(arguments.seeds, arguments.jobs) < 1:
         counts = f"{arguments.seeds} and {arguments.jobs}"
         raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
-    own, settings = given(TrainOptions, arguments), _settings(arguments.set)
+    plan = _plan(arguments)
+    with (
+        _helping(arguments.jobs, _command(arguments, plan.base.words(plan.given))),
+        Progress("sweep", "student") as whole,
+        Progress("student", "step") as steps,
+    ):
+        data = engine.load_training_data(plan.base)
+        sweep = search.Sweep(plan, data, cli.ShowSweep(whole, steps), helper=arguments.helper)
+        try:
+            sweep.run()
+        except KeyboardInterrupt:
+            students = sweep.students
+            done = f"{len(search.finished(students))} of {len(students)} students are finished"
+            raise KeyboardInterrupt(f"{done}; the same command goes on") from None
+    return int(_report(sweep) > 0)
+
+
+def _plan(arguments: argparse.Namespace) -> "search.SweepPlan":
+    """What is asked for, with a line where that is less than it seems."""
+    own, choices = given(TrainOptions, arguments), _settings(arguments.set)
+    if arguments.sampler and arguments.search is None:
+        raise OptionError("--sampler with --search", "no --search", "omit --sampler")
+    if arguments.search is not None and arguments.search < 1:
+        raise OptionError("at least 1 for --search", f"{arguments.search}", "correct it")
     places = {name: own.pop(name) for name in ("cache", "out")}
-    shared = expanded({name: value for name, value in own.items() if name not in settings})
+    shared = expanded({name: value for name, value in own.items() if name not in choices})
     base = TrainOptions(**shared | places)
-    seeds = range(base.seed, base.seed + arguments.seeds)
-    students = search.combinations(base, settings, seeds, shared)
-    idle = [name for name in {**own, **settings} if all(one.unused([name]) for one in students)]
-    first = {name: values[0] for name, values in settings.items()}
+    spans = dict(parse_range(TrainOptions, text) for text in arguments.range)
+    plan = search.SweepPlan(
+        base=base,
+        choices=choices,
+        spans=spans,
+        given=shared.keys(),
+        seeds=range(base.seed, base.seed + arguments.seeds),
+        search=arguments.search,
+        sampler=arguments.sampler or SAMPLERS[0],
+        pruner=arguments.pruner,
+        storage=arguments.storage,
+    )
+    if plan.search is not None:
+        return plan
+    students = [options for _, options in plan.grid]
+    idle = [name for name in {**own, **choices} if all(one.unused([name]) for one in students)]
+    first = {name: values[0] for name, values in choices.items()}
     base.replace(**expanded(first, shared)).check_used(idle)
-    combinations = math.prod(map(len, settings.values())) * arguments.seeds
+    combinations = math.prod(map(len, choices.values())) * arguments.seeds
     if len(students) < combinations:
         say(
             f"{combinations} combinations are {len(students)} students: some differ only in options"
             " that do nothing beside the others"
         )
-    with (
-        _helping(arguments.jobs, _command(arguments, base.words(shared))),
-        Progress("sweep", "student") as whole,
-        Progress("student", "step") as steps,
-    ):
-        data = engine.load_training_data(base)
-        try:
-            shown = cli.ShowSweep(whole, steps)
-            search.train_all(students, data, shown, stop_early=arguments.stop_early)
-        except KeyboardInterrupt:
-            done = f"{len(search.finished(students))} of {len(students)} students are finished"
-            raise KeyboardInterrupt(f"{done}; the same command goes on") from None
-    missing = _report(students)
-    return int(missing > 0 and not arguments.stop_early)
+    return plan
 
 
 def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
@@ -103,9 +151,13 @@ def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
 def _command(arguments: argparse.Namespace, shared: list[str]) -> list[str]:
     """The words that start the same sweep in another process."""
     words = [str(arguments.cache), "--out", str(arguments.out)]
-    words += ["--seeds", str(arguments.seeds), *["--stop-early"] * arguments.stop_early]
-    for text in arguments.set:
-        words += ["--set", text]
+    words += ["--seeds", str(arguments.seeds), "--pruner", arguments.pruner, "--helper"]
+    for flag in ("--search", "--sampler", "--storage"):
+        value = getattr(arguments, flag[2:])
+        words += [flag, str(value)] if value is not None else []
+    for flag in ("--set", "--range"):
+        for text in getattr(arguments, flag[2:]):
+            words += [flag, text]
     return words + shared
 
 
@@ -134,9 +186,9 @@ def _helping(jobs: int, words: list[str]) -> Iterator[None]:
             helper.wait()
 
 
-def _report(students: Sequence[TrainOptions]) -> int:
-    """Print the table of the finished students, the helpers' too; how many are not finished."""
-    finished = []
+def _report(sweep: "search.Sweep") -> int:
+    """Print the table of the finished students, the helpers' too; how many have no result."""
+    finished, students = [], sweep.students
     for options in search.finished(students):
         try:
             finished.append(runs.read_run(options.out))
@@ -145,12 +197,14 @@ def _report(students: Sequence[TrainOptions]) -> int:
     if finished:
         comparison = report.compare_runs(finished)
         say(f"\n{comparison.table()}\n\n{comparison.words}")
-    missing = len(students) - len(finished)
+    pruned = sweep.pruned
+    if pruned:
+        say(f"{len(pruned)} of {len(students)} students were ended early")
+    for name, error in sweep.failed:
+        say(f"{name} failed: {error}")
+    missing = len(students) - len(finished) - len(pruned)
     if missing:
-        say(
-            f"{missing} of {len(students)} students are not finished:"
-            " see failed.json or stopped.json in their folders"
-        )
+        say(f"{missing} of {len(students)} students are not finished; the same command tries again")
     return missing
 
 
