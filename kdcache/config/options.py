@@ -238,7 +238,7 @@ class DatasetOptions(Options):
     stream: bool = option(
         False,
         "read images ahead of each step instead of keeping them on the device; those of a folder"
-        " are kept decoded in a file in --data (default: where they do not fit)",
+        " are decoded each time (default: where they do not fit)",
         Role.RUNTIME,
         group=Group.DATA,
     )

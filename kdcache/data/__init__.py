@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kdcache.data.files.finding import (
         image_files,
     )
+    from kdcache.data.files.image_folder import (
+        Images,
+        LazyImages,
+    )
     from kdcache.data.mixing import (
         Mix,
         draw_mix,

@@ -1,8 +1,8 @@
 """Datasets: reads one by its name and splits it into training, validation and test images.
 
-Labels are read first, then every pixel once, to where it stays: in memory, or in a file that is
-mapped. The pixels are uint8, one row an image, the training, validation and test split one after
-the other.
+Labels are read first, then the pixels into memory; those of a large image folder stay in its files
+until they are looked at. The pixels are uint8, one row an image, the training, validation and test
+split one after the other.
 """
 
 import math
@@ -19,9 +19,8 @@ from kdcache.config import DATASETS, SPLITS, UNLABELLED, DatasetOptions
 from kdcache.data.files.finding import image_files, list_classes
 from kdcache.data.files.image_folder import (
     DEFAULT_STORE_SIZE,
+    LazyImages,
     common_shape,
-    read_images,
-    read_images_into_file,
 )
 from kdcache.data.shapes import coarse_class_names, fine_class_names, render_shapes
 from kdcache.data.sources import (
@@ -65,15 +64,13 @@ def load_images(
         split_seed: of the choice of validation images; 0 where the dataset has them.
         stream: have the images read ahead instead of kept on the device (True), or not (False), or
             where they are a folder's and would take half of the machine's memory (None). A folder's
-            are then decoded into a file in it, which the next call with the same images and the
-            same splits finds again.
+            then stay in their files, and are decoded whenever they are looked at.
 
     A KdcacheWarning names classes with a single training image, and images of another size than
     the others.
 
     Raises OptionError where there is no such dataset, or no validation images to choose by a seed;
-    DataError where the images cannot be had, cannot be read or are too few to split, or the file
-    cannot be made.
+    DataError where the images cannot be had, cannot be read or are too few to split.
     """
     reader = DATASETS.load(name)
     if not isinstance(reader, DatasetReader):
@@ -89,14 +86,16 @@ def load_images(
     rows = _rows_of_splits(source, split_seed)
     lengths = [len(rows[split]) for split in SPLITS]
     pixels = source.read(np.concatenate([rows[split] for split in SPLITS]))
-    check_pixels(pixels, sum(lengths), name)
+    if not isinstance(pixels, LazyImages):
+        check_pixels(pixels, sum(lengths), name)
+        pixels = torch.from_numpy(pixels)
     labels = np.concatenate((*source.labels.values(), np.full(source.unlabelled, UNLABELLED)))
     splits = {}
-    for split, images in zip(SPLITS, torch.from_numpy(pixels).split(lengths), strict=True):
+    for split, part in zip(SPLITS, pixels.split(lengths), strict=True):
         own = rows[split]
         files = [source.files[int(row)] for row in own] if source.files else ()
-        splits[split] = Split(images, torch.from_numpy(labels[own]), files)
-    streamed = bool(stream) or source.streamed
+        splits[split] = Split(part, torch.from_numpy(labels[own]), files)
+    streamed = bool(stream) or isinstance(pixels, LazyImages)
     stored = store_size or DEFAULT_STORE_SIZE
     seed = None if given else split_seed
     return ImageData(name, source.class_names, splits, streamed, limit, stored, seed)
@@ -231,15 +230,13 @@ def _open_folder(request: Request) -> Source:
         unlabelled = image_files([folder / "unlabelled"])[: request.limit]
     files += unlabelled
     shape = request.image_shape or common_shape(files, request.store_size)
-    streamed = request.stream
-    if streamed is None:
-        streamed = not fits_in_memory(len(files) * 3 * math.prod(shape))
+    lazy = request.stream
+    if lazy is None:
+        lazy = not fits_in_memory(len(files) * 3 * math.prod(shape))
 
-    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        paths = [files[row] for row in rows]
-        if streamed:
-            return read_images_into_file(paths, shape, folder)
-        return read_images(paths, shape)
+    def read(rows: NDArray[np.int64]) -> NDArray[np.uint8] | LazyImages:
+        images = LazyImages([files[row] for row in rows], shape)
+        return images if lazy else images.load()
 
     train, test, *validation = labels
     return Source(
@@ -247,7 +244,6 @@ def _open_folder(request: Request) -> Source:
         train,
         test,
         read,
-        streamed,
         files=[str(path) for path in files],
         validation_labels=validation[0] if validation else None,
         unlabelled=len(unlabelled),

@@ -7,6 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from kdcache.data.files.image_folder import Images
 from kdcache.runtime import free_memory, to_device
 
 _GPU_FRACTION = 1 / 2  # of a GPU's free memory, for a tensor that lies there as a whole
@@ -15,18 +16,20 @@ _GPU_FRACTION = 1 / 2  # of a GPU's free memory, for a tensor that lies there as
 class Prefetcher:
     """Gives batches of rows of one tensor `(N, ...)`.
 
-    A tensor that fits lies on the device as a whole. Another one stays where it is, in memory or in
-    a mapped file: a thread gathers the next batch, and sends it to a GPU, while the caller works on
-    the one at hand.
+    A tensor that fits lies on the device as a whole. Another one stays where it is, in memory, in a
+    mapped file or in image files: a thread gathers or decodes the next batch, and sends it to a
+    GPU, while the caller works on the one at hand.
 
     Args:
         streamed: read ahead even where the tensor would fit.
     """
 
-    def __init__(self, tensor: Tensor, device: torch.device, *, streamed: bool = False) -> None:
+    def __init__(self, tensor: Images, device: torch.device, *, streamed: bool = False) -> None:
         self._device = device
-        self._streamed = streamed or not _fits(tensor, device)
-        self._tensor = tensor if self._streamed else tensor.to(device)
+        self._streamed = streamed or not isinstance(tensor, Tensor) or not _fits(tensor, device)
+        if isinstance(tensor, Tensor) and not self._streamed:
+            tensor = tensor.to(device)
+        self._tensor = tensor
         copies = self._streamed and device.type == "cuda"
         self._copying = torch.cuda.Stream(device) if copies else None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcache.data.files.image_folder import LazyImages
 from kdcache.data.splits import evenly_spread_rows
 from kdcache.errors import DataError
 
@@ -23,8 +24,8 @@ class Request:
             leaves it to the images.
         image_shape: folder only: height and width in pixels to which all images are brought, where
             that is known; None leaves it to the images.
-        stream: have the pixels in a mapped file (True), in memory (False), or where they fit
-            (None). A dataset that is always in memory need not look at it.
+        stream: leave the pixels in their files (True), or have them in memory (False), or there
+            where they fit (None). A dataset that is always in memory need not look at it.
     """
 
     folder: Path
@@ -42,10 +43,10 @@ class Source:
         class_names: K names; label k is the class class_names[k].
         train_labels: int64 `(N,)` of the training images.
         test_labels: int64 `(M,)` of the test images.
-        read: takes rows, int64 `(R,)`, and returns their pixels, uint8 `(R, 3, H, W)`. Rows count
+        read: takes rows, int64 `(R,)`, and returns their pixels, uint8 `(R, 3, H, W)`, or the
+            `LazyImages` of the files that they are in. Rows count
             all images: the training images from 0, then the test images, the validation images and
             the unlabelled ones, each in the order of their labels.
-        streamed: whether the pixels lie in a mapped file.
         files: of each row, to name it in messages; empty where images have no files of their own.
         validation_labels: int64 `(L,)`, where there is a validation split; None has one drawn from
             the training images.
@@ -55,8 +56,7 @@ class Source:
     class_names: tuple[str, ...]
     train_labels: NDArray[np.int64]
     test_labels: NDArray[np.int64]
-    read: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    streamed: bool = False
+    read: Callable[[NDArray[np.int64]], NDArray[np.uint8] | LazyImages]
     files: Sequence[str] = ()
     validation_labels: NDArray[np.int64] | None = None
     unlabelled: int = 0

@@ -11,25 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from kdcache.config import UNLABELLED
+from kdcache.data.files.image_folder import Images, LazyImages
 
 _VALIDATION_FRACTION = 0.2
+_PIECE = 256  # images that are checked at a time
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split, in memory or in a mapped file.
+    """The images of one split, in memory or in their files.
 
     Args:
-        images: uint8 `(N, 3, H, W)`; those in a mapped file are read from it when they are looked
-            at.
+        images: uint8 `(N, 3, H, W)`; those in files are decoded when they are looked at.
         labels: int64 `(N,)`; a row of both is an `image_index`. The last rows of a training split
             may be `UNLABELLED`.
         files: the path of each image; empty where images have no files of their own.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     files: Sequence[str] = ()
 
@@ -47,10 +49,12 @@ class Split:
         return len(self) - self.labelled
 
     def select(self, rows: NDArray[np.int64]) -> "Split":
-        """Only these rows: a copy in memory, also where the images lie in a mapped file."""
+        """Only these rows: a copy of images in memory; those in files stay there."""
         index = torch.from_numpy(rows)
+        images = self.images
+        images = images.select(rows) if isinstance(images, LazyImages) else images[index]
         files = [self.files[int(row)] for row in rows] if self.files else ()
-        return Split(self.images[index], self.labels[index], files)
+        return Split(images, self.labels[index], files)
 
     def spread(self, count: int | None) -> NDArray[np.int64]:
         """The rows of `count` labelled images, spread evenly over the classes; of all for None.
@@ -62,22 +66,32 @@ class Split:
 
     def row_checksums(self) -> NDArray[np.uint32]:
         """CRC32 of each image's pixels followed by its label as int64, uint32 `(N,)`."""
-        checksums = np.empty(len(self), "<u4")
-        pairs = zip(self.images.contiguous().numpy(), self.labels.numpy(), strict=True)
-        for row, (image, label) in enumerate(pairs):
-            checksums[row] = zlib.crc32(label.tobytes(), zlib.crc32(image))
-        return checksums
+        return self._checksums_and_digest[0]
 
     def digest(self) -> str:
-        """SHA-256 of shape, pixels and labels; computed once, as all students of a sweep ask."""
-        return self._digest
+        """SHA-256 of shape, pixels and labels."""
+        return self._checksums_and_digest[1]
 
     @cached_property
-    def _digest(self) -> str:
+    def _checksums_and_digest(self) -> tuple[NDArray[np.uint32], str]:
+        """Both in one pass, and once: all students of a sweep ask, and files are decoded for it."""
+        labels = self.labels.contiguous().numpy()
+        checksums = np.empty(len(self), "<u4")
         sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        sha.update(self.images.contiguous().numpy().data)
-        sha.update(self.labels.contiguous().numpy().data)
-        return sha.hexdigest()
+        in_memory = isinstance(self.images, Tensor)
+        bar = tqdm(
+            desc="checking images", total=len(self), unit="image", leave=False, delay=1,
+            disable=in_memory,
+        )  # fmt: skip
+        with bar:
+            for start in range(0, len(self), _PIECE):
+                images = self.images[start : start + _PIECE].contiguous().numpy()
+                sha.update(images.data)
+                for row, image in enumerate(images, start):
+                    checksums[row] = zlib.crc32(labels[row].tobytes(), zlib.crc32(image))
+                bar.update(len(images))
+        sha.update(labels.data)
+        return checksums, sha.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class CachedViews(Dataset[dict[str, Tensor | int]]):
         image_index, view_index = divmod(range(len(self))[item], self._views.shape[1])
         return {
             "image": self._render(
-                self._images[image_index, None], self._views[image_index, view_index, None]
+                self._images[image_index][None], self._views[image_index, view_index, None]
             )[0],
             "soft_targets": soften(self._logits[image_index, view_index], self._temperature),
             "label": int(self._labels[image_index]),

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from kdcache.data import Prefetcher, Renderer, Split, whole_image_views
+from kdcache.data import Images, Prefetcher, Renderer, Split, whole_image_views
 from kdcache.distill import accuracy, class_accuracies, label_loss
 from kdcache.engine.resolve import TrainConfig
 from kdcache.errors import OptionError
@@ -126,13 +126,16 @@ class Student:
             raise OptionError(expected, f"{self._name}: {tuple(shape)}", "correct the model")
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, views: Tensor) -> Tensor:
-        """Images uint8 `(N, 3, H, W)` in views `(N, 5)` -> logits float32 `(N, K)`, on the CPU."""
+    def predict(self, images: Images, rows: Tensor, views: Tensor) -> Tensor:
+        """Rows int64 `(R,)` of images uint8 `(N, 3, H, W)` in views `(R, 5)`.
+
+        Returns logits float32 `(R, K)` on the CPU.
+        """
         self.module.eval()
         views_in_batches = views.to(self.device).split(self._batch_size)
         sizes = [len(batch) for batch in views_in_batches]
         prefetcher = Prefetcher(images, self.device, streamed=True)
-        images_in_batches = prefetcher.batches(sizes, torch.arange(len(images)))
+        images_in_batches = prefetcher.batches(sizes, rows)
         logits = []
         for some_images, some_views in zip(images_in_batches, views_in_batches, strict=True):
             with autocast(self._precision, self.device):
@@ -144,7 +147,8 @@ class Student:
         """Loss and accuracy on the whole images of a split."""
         whole = whole_image_views(len(split), *split.images.shape[2:])
         self._processes.broadcast_tensors(self.module.buffers())
-        own = self.predict(self._processes.shard(split.images), self._processes.shard(whole))
+        rows = self._processes.shard(torch.arange(len(split)))
+        own = self.predict(split.images, rows, whole[rows])
         logits = self._processes.all_gather(own)
         return Evaluation(
             label_loss(logits, split.labels).item(),

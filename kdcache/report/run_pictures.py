@@ -145,10 +145,10 @@ def _draw_views(
     columns: int,
 ) -> None:
     """A sheet of some rows of a split, each in its view int16 `(n, 5)`, and what is predicted."""
-    images = split.images[rows]
-    student_predictions = run.trainer.student.predict(images, views).argmax(1).tolist()
+    logits = run.trainer.student.predict(split.images, rows, views)
+    student_predictions = logits.argmax(1).tolist()
     image_sheets.view_sheet(
-        _render_tiles(images, views),
+        _render_tiles(split.images[rows], views),
         [None if label == UNLABELLED else label for label in split.labels[rows].tolist()],
         teacher_predictions,
         student_predictions,

@@ -1,1 +1,1 @@
-"""Image files: found in folders, decoded, and kept decoded in a file that is mapped."""
+"""Image files: found in folders, and decoded at once or when they are looked at."""

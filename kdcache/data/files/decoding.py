@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
@@ -54,11 +53,6 @@ def image_suffixes() -> set[str]:
     Image.init()
     formats = Image.registered_extensions()
     return {suffix for suffix, kind in formats.items() if kind in Image.OPEN}
-
-
-def decoder_version() -> str:
-    """What may give other pixels of the same file when it changes."""
-    return f"Pillow {PIL.__version__}"
 
 
 @contextmanager

@@ -1,20 +1,20 @@
-"""Decodes many image files to one size, into memory or into a file that is mapped."""
+"""Many image files, brought to one size: decoded into memory, or when they are looked at."""
 
-import hashlib
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
-from kdcache.data.files.decoding import decode, decoder_version, naming_file, upright_shape
-from kdcache.data.files.mapped_pixels import PutImage, find_pixels, make_pixels
+from kdcache.data.files.decoding import decode, upright_shape
 from kdcache.errors import KdcacheWarning
 
 Result = TypeVar("Result")
@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 DEFAULT_STORE_SIZE = 256
 _NEARLY_ALL = 0.9  # of the images, whose one size all of them get
 _CHUNK = 64  # files that a thread takes at a time: enough that handing them out costs nothing
+_FEW = 4  # the same, where there are no more than a batch
 
 
 def common_shape(paths: Sequence[Path], store_size: int | None) -> tuple[int, int]:
@@ -32,7 +33,9 @@ def common_shape(paths: Sequence[Path], store_size: int | None) -> tuple[int, in
 
     Raises DataError where a file cannot be read.
     """
-    shapes = list(_in_threads("comparing sizes", lambda row: upright_shape(paths[row]), len(paths)))
+    shapes = list(
+        _in_threads(lambda row: upright_shape(paths[row]), len(paths), _CHUNK, "comparing sizes")
+    )
     shape, count = Counter(shapes).most_common(1)[0]
     if count == len(paths):
         return shape
@@ -57,73 +60,87 @@ def _size(shape: tuple[int, int]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
-def read_images(paths: Sequence[Path], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode image files into memory, uint8 `(N, 3, *shape)`.
+class LazyImages:
+    """Image files as a tensor uint8 `(N, 3, H, W)` that is never in memory as a whole.
 
-    They are taken as they are where they have that shape, else resized and cropped to it. Raises
-    DataError where one cannot be read.
+    Indexed by a row, a slice or rows int64 `(R,)`, as a tensor is, it decodes these files in
+    threads and gives a tensor. Nothing of it is kept.
+
+    Args:
+        paths: N files. Images are taken as they are where they have `size`, else resized and
+            cropped to it.
+        size: height and width in pixels.
     """
-    images = np.empty((len(paths), 3, *shape), np.uint8)
-    _decode_all(paths, shape, images.__setitem__)
-    return images
+
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
+        self._paths, self._size = paths, size
+        self._rows = torch.arange(len(paths))
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self._paths), 3, *self._size))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int | slice | Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Raises DataError where a file cannot be read."""
+        rows = self._rows[index]
+        # few at a time, so that all threads have some of a batch
+        images = self._decode(rows.flatten().tolist(), _FEW)
+        return torch.from_numpy(images.reshape(*rows.shape, *images.shape[1:]))
+
+    def load(self) -> NDArray[np.uint8]:
+        """All of them, with a progress bar. Raises DataError where a file cannot be read."""
+        return self._decode(range(len(self)), _CHUNK, "reading images")
+
+    def select(self, rows: NDArray[np.int64]) -> "LazyImages":
+        """Only these rows, still in their files."""
+        return LazyImages([self._paths[row] for row in rows], self._size)
+
+    def split(self, lengths: Sequence[int]) -> list["LazyImages"]:
+        """Parts of these lengths, one after the other, still in their files."""
+        ends = list(accumulate(lengths))
+        pairs = zip(ends, lengths, strict=True)
+        return [LazyImages(self._paths[end - length : end], self._size) for end, length in pairs]
+
+    def _decode(self, rows: Sequence[int], chunk: int, bar: str | None = None) -> NDArray[np.uint8]:
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+        def put(place: int) -> None:
+            images[place] = decode(self._paths[rows[place]], self._size)
+
+        for _ in _in_threads(put, len(rows), chunk, bar):
+            pass
+        return images
 
 
-def read_images_into_file(
-    paths: Sequence[Path], shape: tuple[int, int], folder: Path
-) -> NDArray[np.uint8]:
-    """The same as `read_images`, mapped from a file in `folder`, which holds all the images.
-
-    A later call finds the file again. Its name covers all that shapes its bytes: which files in
-    which order, their sizes and times, the shape, and the decoder.
-
-    Raises DataError where an image cannot be read, or the file cannot be made.
-    """
-    path = folder / f"kdcache-{_key(paths, shape, folder)}.npy"
-    pixels = find_pixels(path, (len(paths), 3, *shape))
-    if pixels is None:
-        pixels = make_pixels(
-            path, (len(paths), 3, *shape), lambda put: _decode_all(paths, shape, put)
-        )
-    return pixels
-
-
-def _key(paths: Sequence[Path], shape: tuple[int, int], folder: Path) -> str:
-    """What tells one decoding from another, as 16 hexadecimal digits."""
-    sha = hashlib.sha256(f"kdcache pixels 2, {decoder_version()}, {_size(shape)}\n".encode())
-    for path in paths:
-        with naming_file(path):
-            facts = path.stat()
-        sha.update(os.fsencode(path.relative_to(folder)))
-        sha.update(f"\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return sha.hexdigest()[:16]
-
-
-def _decode_all(paths: Sequence[Path], shape: tuple[int, int], put: PutImage) -> None:
-    def decode_row(row: int) -> None:
-        put(row, decode(paths[row], shape))
-
-    for _ in _in_threads("reading images", decode_row, len(paths)):
-        pass
+Images = Tensor | LazyImages
+"""uint8 `(N, 3, H, W)`, in memory or in files."""
 
 
 def _in_threads(
-    what: str, function: Callable[[int], Result], count: int
+    function: Callable[[int], Result], count: int, chunk: int, bar: str | None = None
 ) -> Generator[Result, None, None]:
-    """What `function` returns for 0, 1, ..., count - 1, in this order, with a progress bar.
+    """What `function` returns for 0, 1, ..., count - 1, in this order.
 
     What has not begun when the generator is closed is not done at all.
+
+    Args:
+        chunk: calls that a thread makes at a time.
+        bar: what to call a progress bar; None shows none.
     """
 
     def run(start: int) -> list[Result]:
-        return [function(row) for row in range(start, min(start + _CHUNK, count))]
+        return [function(row) for row in range(start, min(start + chunk, count))]
 
-    bar = tqdm(desc=what, total=count, unit="image", leave=False, delay=1)
-    with ThreadPoolExecutor() as pool, bar:
-        pending = [pool.submit(run, start) for start in range(0, count, _CHUNK)]
+    shown = tqdm(desc=bar, total=count, unit="image", leave=False, delay=1, disable=bar is None)
+    with ThreadPoolExecutor() as pool, shown:
+        pending = [pool.submit(run, start) for start in range(0, count, chunk)]
         try:
-            for chunk in pending:
-                results = chunk.result()
+            for finished in pending:
+                results = finished.result()
                 yield from results
-                bar.update(len(results))
+                shown.update(len(results))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -12,7 +12,7 @@ from matplotlib import image as image_files
 from torch import Tensor
 
 from kdcache.config import DATASETS, is_import_path
-from kdcache.data import load_images
+from kdcache.data import Images, load_images
 from kdcache.distill import notable_images
 from kdcache.errors import DataError, KdcacheError
 from kdcache.report.comparison import Group
@@ -33,7 +33,7 @@ class Tile:
     predictions: list[tuple[str, str, bool]]
 
 
-def load_test_images(runs: Sequence[Run], folder: Path | None) -> Tensor | str:
+def load_test_images(runs: Sequence[Run], folder: Path | None) -> Images | str:
     """The images that the runs were tested on, uint8 `(M, 3, H, W)`, or why they cannot be shown.
 
     Args:
@@ -61,7 +61,7 @@ def load_test_images(runs: Sequence[Run], folder: Path | None) -> Tensor | str:
         return f"They cannot be shown: {error}."
 
 
-def _test_images(run: Run, name: str, count: int, digest: str, folder: Path | None) -> Tensor:
+def _test_images(run: Run, name: str, count: int, digest: str, folder: Path | None) -> Images:
     # as many test images as there were are the same ones, whatever the run's own --limit was
     images = load_images(name, folder or Path(), limit=count, image_shape=run.image_shape)
     test = images.splits["test"]
@@ -74,7 +74,7 @@ def _test_images(run: Run, name: str, count: int, digest: str, folder: Path | No
 
 
 def disagreements(
-    groups: Sequence[Group], pixels: Tensor | str
+    groups: Sequence[Group], pixels: Images | str
 ) -> tuple[str, list[tuple[str, list[Tile]]]] | None:
     """Test images on which students disagree with each other, the teacher or the label.
 

@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
-from torch import Tensor
 
+from kdcache.data import Images
 from kdcache.report import tables
 from kdcache.report.comparison import (
     Comparison,
@@ -49,7 +49,7 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def render_page(comparison: Comparison, pixels: Tensor | str) -> str:
+def render_page(comparison: Comparison, pixels: Images | str) -> str:
     """The whole page.
 
     Args:
@@ -103,7 +103,7 @@ def _title(groups: Sequence[Group]) -> str:
     return f"{who} on {dataset}, {how} a teacher"
 
 
-def _sections(comparison: Comparison, pixels: Tensor | str) -> list[Section]:
+def _sections(comparison: Comparison, pixels: Images | str) -> list[Section]:
     groups = comparison.groups
     accuracies = score_charts.accuracies(groups, comparison.teachers)
     sections = [Section("Results", _remark_on_results(comparison), accuracies, "results.html")]
