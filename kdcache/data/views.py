@@ -140,6 +140,9 @@ def _shift(u: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return np.floor(u * (2 * padding + 1)) - padding
 
 
+_PART = 64 << 20  # bytes of images as float32 that are rendered at a time on a CPU
+
+
 class Renderer:
     """Turns images and views into a model's input: crop, flip, resize and normalise in one pass.
 
@@ -177,6 +180,15 @@ class Renderer:
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
         """images uint8 `(B, 3, H, W)`, views integer `(B, 5)` -> float32 `(B, 3, size, size)`."""
+        if images.device.type != "cpu":
+            return self._render(images, views)
+        # in parts: all images of a batch as float32 may take more memory than all else
+        step = max(1, _PART // (4 * math.prod(images.shape[1:])))
+        parts = zip(images.split(step), views.split(step), strict=True)
+        rendered = [self._render(*part) for part in parts]
+        return torch.cat(rendered) if len(rendered) > 1 else rendered[0]
+
+    def _render(self, images: Tensor, views: Tensor) -> Tensor:
         top, left, height, width, flip = views.to(torch.float32).unbind(1)
         batch, channels, image_height, image_width = images.shape
         upright = torch.zeros_like(flip)

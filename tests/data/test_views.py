@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from kdcache.config import INTERPOLATIONS, VIEW_POLICIES
+from kdcache.data import views
 from kdcache.data.views import Renderer, axis_matrix, draw_views, whole_image_views
 from kdcache.errors import OptionError
 
@@ -152,6 +153,16 @@ def test_a_row_is_rendered_to_the_same_bits_alone_and_in_any_batch(side: int, si
 
 
 POLICY = st.sampled_from(list(VIEW_POLICIES))
+
+
+@pytest.mark.parametrize("part", [1, 4 * 3 * 12 * 12 * 2])
+def test_a_batch_in_parts_has_the_same_bits(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image at a time, and two; 7 images at once fit the usual parts."""
+    images, render = noise(7, 12, 12), Renderer(8, (0.5,) * 3, (0.2,) * 3, (12, 12))
+    drawn = torch.from_numpy(draw_views("crop-flip", 7, 12, 12, views=2, seed=0, stream="s")[:, 1])
+    whole = render(images, drawn)
+    monkeypatch.setattr(views, "_PART", part)
+    assert torch.equal(render(images, drawn), whole)
 
 
 def test_view_0_is_the_whole_image() -> None:
