@@ -152,8 +152,18 @@ class TestFromJson:
         document["teacher"]["classes"] = 2**20
         document["dataset"] |= {"image_shape": [1, 2**15 - 1], "split_seed": 2**32 - 1}
         document["input"]["image_size"] = 4096
+        document["dataset"] |= {"store_size": 2**15 - 1}
         manifest = Manifest.from_json(document)
         assert manifest.row_bytes == 2**21 and manifest.input.image_size == 4096
+
+    def test_so_are_the_smallest(self) -> None:
+        document = manifest_document((1, 1, 1), views=1, classes=1)
+        document["dataset"] |= {"limit": 1, "store_size": 1, "image_shape": [1, 1]}
+        document["dataset"]["class_names"] = ["one"]
+        document["teacher"]["class_names"] = ["one"]
+        document["input"] |= {"image_size": 1, "std": [1e-9, 1e-9, 1e-9]}
+        manifest = Manifest.from_json(document)
+        assert manifest.row_bytes == 2 and manifest.dataset.image_shape == (1, 1)
 
     @pytest.mark.parametrize("document", [None, 7, [], "manifest"])
     def test_something_else_than_an_object_is_refused(self, document: Any) -> None:
@@ -233,8 +243,10 @@ def test_differences_are_told_by_path_and_shortened() -> None:
     new["splits"]["train"] |= {"rows": 4, "views": 3, "digest": "d" * 64}
     old["gone"] = True
     new["same"] = old["same"] = [1]
+    old["long"], new["long"] = "x" * 40, "y" * 41
     assert Manifest.from_json(old).differences(Manifest.from_json(new)) == [
         "gone: True and None",
+        f"long: {'x' * 40} and {'y' * 36} ...",
         f"splits.train.digest: {'c' * 36} ... and {'d' * 36} ...",
         "splits.train.views: 2 and 3",
     ]

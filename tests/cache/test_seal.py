@@ -20,8 +20,9 @@ from cache_makers import (
     write_cache,
 )
 
+from kdcache.cache import seal
 from kdcache.cache.reader import open_cache, verify_cache
-from kdcache.cache.seal import Extent, Layout, prepared_digest
+from kdcache.cache.seal import Extent, Layout, check_seal, prepared_digest, read_layout
 from kdcache.errors import CacheDamagedError, DataError
 
 
@@ -58,13 +59,71 @@ def reseal_layout(path: Path, layout: Layout) -> None:
         os.pwrite(file.fileno(), layout.pack(), 0)
 
 
-def test_a_file_that_is_cut_short_while_it_is_read_has_another_digest(good_path: Path) -> None:
+def test_a_file_that_is_cut_short_while_it_is_read_has_another_digest(
+    good_path: Path, good: bytes
+) -> None:
     layout = read_layout_of(good_path)
     with open(good_path, "rb") as file:
         assert prepared_digest(file.fileno(), layout) == layout.digest
-        for size in (layout.manifest.offset + 1, 600, 512, 0):
+        for size in (700, 600, 512, 0):
             os.truncate(good_path, size)
-            assert prepared_digest(file.fileno(), layout) != layout.digest
+            found = prepared_digest(file.fileno(), layout)
+            assert found == hashlib.sha256(good[512:size]).digest() != layout.digest
+        with pytest.raises(CacheDamagedError, match="damaged in its seal"):
+            check_seal(file.fileno(), layout, "t.h5")
+
+
+def test_pieces_that_are_read_at_a_time_do_not_show(
+    good_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal, "_CHUNK", 7)
+    assert_right(verify_cache(good_path), make_manifest())
+
+
+class TestLayoutRecord:
+    """A file whose extents touch each other, and both ends, is one; its holes hold nothing."""
+
+    BYTES = 1 << 27
+
+    def layout(self, splits: int = 3, manifest: int = 1 << 26, block_bytes: int = 1) -> Layout:
+        sizes = [manifest, 4 * splits, *[1] * splits]
+        starts = [512]
+        for size in sizes:
+            starts.append(starts[-1] + size)
+        extents = [Extent(start, size) for start, size in zip(starts, sizes, strict=False)]
+        first, second, *logits = extents
+        return Layout(starts[-1], block_bytes, first, second, tuple(logits))
+
+    def read(self, layout: Layout, folder: Path) -> Layout:
+        with open(folder / "t.h5", "w+b") as file:
+            file.write(layout.pack())
+            file.truncate(layout.file_size)
+            return read_layout(file.fileno(), "t.h5")
+
+    @pytest.mark.parametrize("splits", [1, 3, 8])
+    def test_one_that_fits_is_read(self, splits: int, tmp_path: Path) -> None:
+        assert self.read(self.layout(splits), tmp_path) == self.layout(splits)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"splits": 9}, {"manifest": (1 << 26) + 1}, {"block_bytes": 0}],
+        ids=["too many splits", "manifest too large", "no block"],
+    )
+    def test_one_that_is_too_large_is_refused(self, change: dict[str, int], tmp_path: Path) -> None:
+        with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+            self.read(self.layout(**change), tmp_path)
+
+    @pytest.mark.parametrize("place", range(5))
+    @pytest.mark.parametrize("by", [-1, 1])
+    def test_one_byte_of_two_things_is_refused(self, place: int, by: int, tmp_path: Path) -> None:
+        layout = self.layout(manifest=700)
+        extents = [layout.manifest, layout.block_crc32, *layout.logits]
+        moved = extents[place]
+        extents[place] = Extent(moved.offset + by, moved.size)
+        first, second, *logits = extents
+        forged = replace(layout, manifest=first, block_crc32=second, logits=tuple(logits))
+        with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+            self.read(forged, tmp_path)
 
 
 class TestTheDigestOfTheLogits:

@@ -211,7 +211,7 @@ FAULTS = (
         "the last epoch is tested, and not the best",
         "kdcache/engine/student_run.py",
         "        if record.validation_accuracy > best_before:\n    ",
-        "        ",
+        "",
         "tests/engine/test_best_epoch.py",
     ),
     Fault(
@@ -322,12 +322,13 @@ def noticed_by(fault: Fault, tree: Path) -> str:
         )
     finally:
         path.write_text(source)
-    failed = [
-        line.split(" - ")[0].split(" ", 1)[1]
-        for line in done.stdout.splitlines()
-        if line.startswith(("FAILED", "ERROR"))
-    ]
-    return failed[0] if failed else ""
+    for line in done.stdout.splitlines():
+        if line.startswith(("FAILED", "ERROR")):
+            name = line.split(" - ")[0].split(" ", 1)[1]
+            if "::" not in name:
+                raise SystemExit(f"{fault.what}: {name} cannot even be imported")
+            return name
+    return ""
 
 
 if __name__ == "__main__":

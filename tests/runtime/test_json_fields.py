@@ -36,6 +36,41 @@ def test_fields_of_the_right_type(entry: JsonObject) -> None:
     assert entry.number("infinite", finite=False) == float("-inf")
 
 
+def test_the_largest_numbers() -> None:
+    largest = {"most": 2**63 - 1, "float": 2**1023 - 1}
+    entry = JsonObject(largest | {"more": 2**1023, "less": -(2**1023)})
+    assert entry.integer("most") == 2**63 - 1
+    assert entry.number("float") == 2.0**1023
+    for key in ("more", "less"):
+        with pytest.raises(ValueError, match=f"^{key}: expected a number, found "):
+            entry.number(key)
+
+
+def test_lists_with_nulls_and_of_positive_numbers() -> None:
+    entry = JsonObject({"some": [1, None, 0.5], "text": ["a"], "positive": [0.5, 1e-300, 2]})
+    found = entry.numbers_or_nulls("some")
+    assert found == [1.0, None, 0.5] and type(found[0]) is float
+    with pytest.raises(ValueError, match=r"^text: expected a list of numbers, found \['a'\]$"):
+        entry.numbers_or_nulls("text")
+    assert entry.numbers("positive", 3, positive=True) == (0.5, 1e-300, 2.0)
+    fields = JsonObject({"zero": [0.5, 0, 1], "below": [-1, 2, 3]}, "input.")
+    for key in ("zero", "below"):
+        fault = f"^input.{key}: expected 3 numbers above 0, found "
+        with pytest.raises(ValueError, match=fault):
+            fields.numbers(key, 3, positive=True)
+        assert len(fields.numbers(key, 3)) == 3
+
+
+def test_choices_and_digests() -> None:
+    entry = JsonObject({"kind": "b", "digest": "0f" * 32, "short": "0f" * 31, "long": "0f" * 33})
+    assert entry.choice("kind", ("a", "b")) == "b" and entry.digest("digest") == "0f" * 32
+    with pytest.raises(ValueError, match=r"^kind: expected one of a, c, found 'b'$"):
+        entry.choice("kind", ("a", "c"))
+    for key in ("short", "long", "kind"):
+        with pytest.raises(ValueError, match=f"^{key}: expected 64 hexadecimal digits, found "):
+            entry.digest(key)
+
+
 def test_a_field_is_there_unless_it_is_null(entry: JsonObject) -> None:
     assert "flag" in entry
     assert "empty" in entry

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdcache.errors import DataError
-from kdcache.runtime import load_tensors, save_tensors
+from kdcache.runtime import load_tensors, save_tensors, tensor_files
 from kdcache.runtime.tensor_files import _digest, _Hashing
 
 CPU = torch.device("cpu")
@@ -89,6 +89,13 @@ def test_no_other_length_is_accepted(name: str, request: pytest.FixtureRequest) 
     for more in (b"\0", b"more"):
         path.write_bytes(content + more)
         refusal(path)
+
+
+def test_pieces_that_are_read_at_a_time_do_not_show(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_files, "_CHUNK", 7)
+    assert same(load_tensors(saved, CPU))
 
 
 def test_it_says_what_is_damaged(saved: Path, bare: Path) -> None:
