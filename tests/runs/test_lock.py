@@ -27,8 +27,12 @@ def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
         assert mine
         with claim(folder) as ours:
             assert not ours
-        with pytest.raises(OptionError, match="expected no other run"), only_writer(folder):
+        with pytest.raises(OptionError) as error, only_writer(folder):
             pass
+    assert str(error.value) == (
+        f"expected no other run writing {folder}; found one that is still going on;"
+        " wait for it or give another --out"
+    )
     with only_writer(folder):
         pass
 
@@ -42,9 +46,12 @@ def test_an_error_gives_the_folder_back(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refusal = pytest.raises(DataError, match="the right to write the run's folder")
-    with refusal, claim(tmp_path / "file" / "run"):
+    with pytest.raises(DataError) as error, claim(tmp_path / "file" / "run"):
         pass
+    assert str(error.value) == (
+        f"expected the right to write the run's folder; found {tmp_path}/file/run: Not a directory;"
+        " give another --out"
+    )
 
 
 def test_a_file_system_without_locks_keeps_nobody_away(

@@ -1,7 +1,9 @@
 """What the recorder writes of a run, and what it makes of a folder that it finds; no training."""
 
 import dataclasses
+import hashlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from finished_runs import summary_of
 
 import kdcache
 from kdcache.config import TrainOptions
 from kdcache.data.splits import ImageData, Split
 from kdcache.errors import DataError, OptionError
+from kdcache.models import Preprocessing, StudentCard, read_student_card
 from kdcache.runs import (
     EpochRecord,
     RunConfig,
@@ -21,7 +25,10 @@ from kdcache.runs import (
     make_run_config,
     read_config,
     read_history,
+    read_summary,
 )
+from kdcache.runs.folder import config_digest
+from kdcache.runs.predictions import read_predictions
 from kdcache.runs.recorder import Checkpoint
 from kdcache.runtime import save_tensors
 
@@ -214,6 +221,65 @@ class TestResume:
         fewer = dataclasses.replace(config, options=config.options.replace(epochs=2))
         with pytest.raises(DataError, match="epochs: 3 and 2"):
             recorder.resume(fewer, CPU, pytest.fail)
+
+
+class TestOrder:
+    """What is there promises what was written before it."""
+
+    @pytest.fixture
+    def named(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The files, in the order in which they get their names."""
+        names, replace = [], os.replace
+
+        def noted(source: Path, target: Path) -> None:
+            names.append(target.name)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", noted)
+        return names
+
+    def test_the_metrics_before_the_checkpoint(
+        self, recorder: RunRecorder, config: RunConfig, named: list[str]
+    ) -> None:
+        recorder.keep_last({"model": MODEL}, HISTORY, 12.5, config)
+        assert named == ["metrics.jsonl", "last.pt"]
+
+    def test_the_summary_last(
+        self, recorder: RunRecorder, config: RunConfig, named: list[str]
+    ) -> None:
+        recorder.begin(config, False, CPU)
+        card = StudentCard(Preprocessing(32, (0.5,) * 3, (0.25,) * 3, ("a", "b")), "resnet18")
+        summary = summary_of("run", 0.5, alpha=0.0)
+        labels, student, teacher = torch.tensor([1, 0]), torch.eye(2), 2 * torch.eye(2)
+        recorder.finish(summary, card, MODEL, labels, student, teacher)
+        files = ["config.json", "predictions.pt", "student.pt", "student.json", "summary.json"]
+        assert named == files
+        folder = recorder.folder
+        digest = config_digest(folder)
+        assert read_summary(folder) == dataclasses.replace(summary, config_digest=digest)
+        assert read_student_card(folder / "student.json") == card
+        weights = torch.load(folder / "student.pt", weights_only=True)
+        assert weights.keys() == MODEL.keys()
+        assert all(torch.equal(weights[key], MODEL[key]) for key in MODEL)
+        read = read_predictions(folder / "predictions.pt")
+        assert read is not None and read.teacher is not None
+        assert read.labels.tolist() == [1, 0]
+        assert read.student.tolist() == [[0, -1], [-1, 0]]
+        assert read.teacher.tolist() == [[0, -2], [-2, 0]]
+        recorder.finish(summary, card, MODEL, labels, student, None)
+        read = read_predictions(folder / "predictions.pt")
+        assert read is not None and read.teacher is None
+
+    def test_the_digest_is_of_what_the_file_says(
+        self, recorder: RunRecorder, config: RunConfig
+    ) -> None:
+        recorder.begin(config, False, CPU)
+        path = recorder.folder / "config.json"
+        document = json.loads(path.read_text())
+        text = json.dumps(document, sort_keys=True)
+        assert config_digest(recorder.folder) == hashlib.sha256(text.encode()).hexdigest()
+        path.write_text(json.dumps(dict(reversed(document.items())), indent=3))
+        assert config_digest(recorder.folder) == hashlib.sha256(text.encode()).hexdigest()
 
 
 class TestBest:
