@@ -180,6 +180,30 @@ def test_whatever_the_file_holds_a_value_error_is_all_that_is_raised(document: A
         assert isinstance(record, kind)
 
 
+def test_the_result_in_words() -> None:
+    assert SUMMARY.result == "50.00% test accuracy with the weights of epoch 2 of 3"
+    untested = dataclasses.replace(SUMMARY, test_accuracy=None)
+    assert untested.result == "unknown test accuracy with the weights of epoch 2 of 3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "edits"),
+    [
+        ({"limit": 50}, ["limit: 100 and 50"]),
+        ({"lr": 0.2, "seed": 1}, ["seed: 0 and 1", "lr: 0.1 and 0.2"]),
+        ({"epochs": OPTIONS.epochs + 1}, []),
+        ({"epochs": OPTIONS.epochs - 1}, [f"epochs: {OPTIONS.epochs} and {OPTIONS.epochs - 1}"]),
+        ({"weight_decay": 0.1, "precision": "fp16", "out": Path("c"), "batch_size": 128}, []),
+    ],
+)
+def test_edits_are_of_what_was_said(changes: dict[str, Any], edits: list[str]) -> None:
+    """What was left to its default, and where files lie, is no edit."""
+    alone = OPTIONS.replace(cache=None, alpha=0.0, limit=100)
+    before = dataclasses.replace(CONFIG, options=alone)
+    after = dataclasses.replace(CONFIG, options=before.options.replace(**changes))
+    assert sorted(before.edits(after)) == sorted(edits)
+
+
 def test_a_run_is_distilled_where_the_teacher_weighs_something() -> None:
     assert SUMMARY.distilled and not dataclasses.replace(SUMMARY, alpha=0.0).distilled
     assert isinstance(SUMMARY.teacher, TeacherScores)
