@@ -30,7 +30,7 @@ from torture.common import InTurn
 from kdcache.cache import writer as writers
 from kdcache.cache.reader import open_cache
 from kdcache.cache.writer import CacheWriter
-from kdcache.errors import CacheDamagedError, DataError, OptionError
+from kdcache.errors import CacheDamagedError, DataError, OptionError, PeerError
 
 
 class TestRoundTrip:
@@ -251,6 +251,20 @@ class TestSeveralProcesses:
             writer.close()
         assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
         assert open_descriptors() == before
+
+    def test_the_seal_waits_for_all_of_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ended(self: InTurn) -> None:
+            raise PeerError("every process to reach the end", "one that ended early", "see it")
+
+        (first,) = self.writers(tmp_path / "t.h5", 1)
+        for block in first.missing:
+            write_block(first, make_manifest(), block)
+        monkeypatch.setattr(InTurn, "barrier", ended)
+        with first, pytest.raises(PeerError):
+            first.seal()
+        assert not (tmp_path / "t.h5").exists()
 
     def test_one_that_stops_leaves_its_blocks_to_the_next_run(
         self, good: bytes, tmp_path: Path
