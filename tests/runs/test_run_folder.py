@@ -220,8 +220,12 @@ class TestFinding:
 
     def test_only_unfinished_ones(self, tmp_path: Path) -> None:
         write_run(tmp_path / "run", None, finished=False)
-        with pytest.raises(DataError, match="only unfinished ones"):
+        with pytest.raises(DataError) as error:
             find_runs([tmp_path])
+        assert str(error.value) == (
+            f"expected the folder of a finished run; found only unfinished ones: {tmp_path}/run;"
+            " finish one: the same command resumes it"
+        )
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"name": 3, "student": "s", "alpha": 0}'])
     def test_a_summary_that_is_none(
