@@ -178,7 +178,8 @@ def _makes_a_message(node: cst.CSTNode) -> bool:
     call = m.Call(
         func=m.OneOf(*map(m.Name, names)) | m.Attribute(attr=m.OneOf(*map(m.Name, names)))
     )
-    return m.matches(node, m.Raise() | call)
+    words = m.AssignTarget(target=m.Name("remedy") | m.Name("expected"))
+    return m.matches(node, m.Raise() | call | m.Assign(targets=[words]))
 
 
 def _changes(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
