@@ -110,7 +110,7 @@ class TestLayoutRecord:
         ids=["too many splits", "manifest too large", "no block"],
     )
     def test_one_that_is_too_large_is_refused(self, change: dict[str, int], tmp_path: Path) -> None:
-        with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+        with pytest.raises(CacheDamagedError, match=r"found t\.h5 damaged in its layout record"):
             self.read(self.layout(**change), tmp_path)
 
     @pytest.mark.parametrize("place", range(5))
@@ -122,7 +122,7 @@ class TestLayoutRecord:
         extents[place] = Extent(moved.offset + by, moved.size)
         first, second, *logits = extents
         forged = replace(layout, manifest=first, block_crc32=second, logits=tuple(logits))
-        with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+        with pytest.raises(CacheDamagedError, match=r"found t\.h5 damaged in its layout record"):
             self.read(forged, tmp_path)
 
 
@@ -179,7 +179,7 @@ class TestTheDigestOfTheLogits:
         content[place] = 1
         content[508:512] = zlib.crc32(content[256:508]).to_bytes(4, "little")
         good_path.write_bytes(content)
-        with pytest.raises(CacheDamagedError, match="damaged in its seal"):
+        with pytest.raises(CacheDamagedError, match=f"found {good_path} damaged in its seal"):
             open_cache(good_path)
 
 
@@ -212,5 +212,5 @@ def test_a_layout_that_does_not_fit_is_refused(
     forged = change(read_layout_of(good_path))
     with open(good_path, "r+b") as file:
         os.pwrite(file.fileno(), forged.pack(), 0)
-    with pytest.raises(CacheDamagedError, match="damaged in its layout record"):
+    with pytest.raises(CacheDamagedError, match=f"found {good_path} damaged in its layout record"):
         open_cache(good_path)
