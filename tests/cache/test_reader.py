@@ -55,6 +55,17 @@ class TestWhole:
         manifest = make_manifest()
         assert read_sealed_manifest(good_path) == manifest
 
+    @pytest.mark.parametrize(
+        ("place", "where"),
+        [(20, "its layout record"), (300, "its seal"), (600, "a byte outside the logits")],
+    )
+    def test_nor_is_it_where_any_other_byte_is_damaged(
+        self, place: int, where: str, good_path: Path
+    ) -> None:
+        flip(good_path, place, 1)
+        with pytest.raises(CacheDamagedError, match=f"found {good_path} damaged in {where};"):
+            read_sealed_manifest(good_path)
+
 
 class TestContentDigest:
     def test_it_is_that_of_the_seal(self, good_path: Path, good: bytes) -> None:

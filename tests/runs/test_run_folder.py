@@ -2,8 +2,11 @@
 
 import errno
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,21 @@ class TestReading:
         run = read_run(folder, "its name")
         assert (run.image_shape, run.class_names, run.name) == (None, (), "its name")
 
+    def test_it_is_utf_8_whatever_the_system_uses(self, tmp_path: Path) -> None:
+        folder = write_run(tmp_path / "run", 0.5)
+        document = json.loads((folder / "summary.json").read_text()) | {"name": "Läufer"}
+        (folder / "summary.json").write_bytes(json.dumps(document, ensure_ascii=False).encode())
+        script = "import sys; from pathlib import Path; from kdcache.runs import read_summary;"
+        script += "print(ascii(read_summary(Path(sys.argv[1])).name))"
+        ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(folder)],
+            env=os.environ | ascii_only | {"PYTHONPATH": str(V01.parents[2])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert done.stdout == "'L\\xe4ufer'\n"
+
     def test_blank_lines_of_the_history_are_passed_over(self, tmp_path: Path) -> None:
         (tmp_path / "metrics.jsonl").write_text(
             '{"epoch": 1, "validation_accuracy": 0.5}\n \n{"epoch": 2, "validation_accuracy": 0.5}'
@@ -90,8 +108,12 @@ class TestReading:
         for folder in (tmp_path, tmp_path / "none", tmp_path / "file"):
             assert (read_config(folder), read_summary(folder)) == (None, None)
             assert read_history(folder) == []
-            with pytest.raises(DataError, match=r"a finished run; found .* without summary\.json"):
+            with pytest.raises(DataError) as error:
                 read_run(folder)
+            assert str(error.value) == (
+                f"expected the folder of a finished run; found {folder} without summary.json;"
+                " train a student there first, or finish one: the same command resumes it"
+            )
             with pytest.raises(DataError, match=r"the folder of a run; found .* without config"):
                 resumed_options(folder)
 

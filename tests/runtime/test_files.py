@@ -56,7 +56,7 @@ def test_texts_and_json_end_in_a_line_break(tmp_path: Path) -> None:
     write_text(tmp_path / "text", "naïve")
     assert (tmp_path / "text").read_bytes() == "naïve\n".encode()
     write_json(tmp_path / "json", {"a": [1, None]})
-    assert json.loads((tmp_path / "json").read_text()) == {"a": [1, None]}
+    assert (tmp_path / "json").read_bytes() == b'{\n "a": [\n  1,\n  null\n ]\n}\n'
     assert sorted(path.name for path in tmp_path.iterdir()) == ["json", "text"]
 
 
