@@ -122,10 +122,12 @@ class TestNoCache:
             open_cache(tmp_path / "t.h5")
 
     def test_a_folder_is_no_cache(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            DataError, match=r"expected a cache file; found .*, which is not a file"
-        ):
+        with pytest.raises(DataError) as error:
             open_cache(tmp_path)
+        assert str(error.value) == (
+            f"expected a cache file; found {tmp_path}, which is not a file;"
+            " give the path of the .h5 file"
+        )
 
 
 class TestDamage:

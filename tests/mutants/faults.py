@@ -46,7 +46,7 @@ FAULTS = (
         "tests/runtime/test_files.py",
     ),
     Fault(
-        "or only once they have their name",
+        "or only once they have their name: a loss of power may leave them empty",
         "kdcache/runtime/files.py",
         "            os.fsync(file.fileno())\n            os.replace(temporary, path)\n",
         "            os.replace(temporary, path)\n            os.fsync(file.fileno())\n",
@@ -324,7 +324,7 @@ def noticed_by(fault: Fault, tree: Path) -> str:
         path.write_text(source)
     for line in done.stdout.splitlines():
         if line.startswith(("FAILED", "ERROR")):
-            name = line.split(" - ")[0].split(" ", 1)[1]
+            name = line.split(" - ")[0].split(" ", 1)[1].partition("[")[0]
             if "::" not in name:
                 raise SystemExit(f"{fault.what}: {name} cannot even be imported")
             return name

@@ -43,8 +43,13 @@ def note(results: Path, mutant: Mutant, outcome: str, seconds: float) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def conclude(results: Path, write: bool) -> int:
-    """Print the table and what nobody has judged yet; 1 where there is such a mutant."""
+def conclude(results: Path, drawn: str, write: bool) -> int:
+    """Print the table and what nobody has judged yet; 1 where there is such a mutant.
+
+    Args:
+        drawn: which mutants were tried, in words.
+        write: also write docs/mutants.md anew.
+    """
     verdicts = _verdicts()
     rows = list(_rows(results))
     table = _table(rows, verdicts)
@@ -56,7 +61,7 @@ def conclude(results: Path, write: bool) -> int:
     if write:
         facts = f"Python {platform.python_version()}, mutmut {version('mutmut')}"
         head = PAGE.read_text().partition(MARK)[0]
-        lines = [f"`make mutants`, {date.today()}, {facts}.", "", *table, ""]
+        lines = [f"{drawn} ({date.today()}, {facts}).", "", *table, ""]
         PAGE.write_text(head + MARK + "\n" + "\n".join([*lines, *_listed(survivors, verdicts)]))
         stale = verdicts.keys() - survivors.keys()
         for name in sorted(stale):

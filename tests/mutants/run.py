@@ -57,9 +57,9 @@ TESTS = (
     "tests/runtime/test_tensor_files.py",
     "tests/test_damaged_tensor_files.py",
 )
-# They start Python anew: which lines they reach is not known, and what survived all others is
-# tried on them.
-IN_PROCESSES_OF_THEIR_OWN = "tests/cache/test_killed_writers.py"
+# It starts Python anew: which lines it reaches is not known, and what survived all others is tried
+# on it.
+IN_A_PROCESS_OF_ITS_OWN = "tests/runtime/test_files.py::test_a_disk_that_is_full"
 
 
 class Chosen:
@@ -95,12 +95,15 @@ def main() -> int:
             for path in arguments.modules or MODULES
             for mutant in mutants_of(path, (tree / path).read_text())
         ]
-        print(f"{len(mutants)} mutants", flush=True)
+        everything = len(mutants)
         random.Random(arguments.seed).shuffle(mutants)
+        mutants = mutants[: arguments.count]
+        drawn = f"{len(mutants):,} of {everything:,} mutants, drawn with seed {arguments.seed}"
+        print(drawn, flush=True)
         results = work / "results.jsonl"
         results.touch()
-        _try_all(mutants[: arguments.count], tree, reached, results)
-        return report.conclude(results, arguments.write)
+        _try_all(mutants, tree, reached, results)
+        return report.conclude(results, drawn, arguments.write)
 
 
 def _copy_of_the_repository(tree: Path) -> Path:
@@ -176,8 +179,8 @@ def _try_all(mutants: list[Mutant], tree: Path, reached: Reached, results: Path)
 
 def _in_a_fresh_process(mutant: Mutant, names: list[str], reached: Reached, tree: Path) -> str:
     """Import everything anew and run these tests."""
-    if mutant.path.startswith(("kdcache/cache/", "kdcache/runtime/")):
-        own = [name for name in reached.seconds if name.startswith(IN_PROCESSES_OF_THEIR_OWN)]
+    if mutant.path.startswith("kdcache/runtime/"):
+        own = [name for name in reached.seconds if name.startswith(IN_A_PROCESS_OF_ITS_OWN)]
         names = [*names, *(name for name in own if name not in names)]
     files = sorted({name.partition("::")[0] for name in names})
     seconds = 5 + sum(reached.seconds[name] for name in names)
