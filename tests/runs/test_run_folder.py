@@ -280,7 +280,7 @@ class TestFinding:
         (write_run(tmp_path / "d", 0.5) / "config.json").unlink()
         (one, other, labels_only, nothing), _ = find_runs([tmp_path])
         expected = (
-            "python train_student.py --seed 3 --student resnet18 --alpha 0.9 --epochs 3 --out"
+            "python train_student.py --seed 3 --alpha 0.9 --student resnet18 --epochs 3 --out"
             f" {tmp_path / 'a'}"
         )
         assert one.command == (expected, False)
