@@ -163,6 +163,23 @@ def test_a_forged_structure_is_refused(name: str, good_path: Path) -> None:
         open_cache(good_path)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError, UnicodeDecodeError,
+        AttributeError, OverflowError, MemoryError,
+    ],
+)  # fmt: skip
+def test_whatever_libhdf5_says_of_a_structure_is_told_in_one_line(error: type[Exception]) -> None:
+    arguments = ("utf-8", b"x", 0, 1, "no") if error is UnicodeDecodeError else ()
+    with pytest.raises(CacheDamagedError) as told, hdf5._refusing_parse_errors(Path("t.h5")):
+        raise error(*arguments)
+    assert str(told.value) == (
+        "expected the datasets that the manifest announces; found t.h5 with a structure that HDF5"
+        f" cannot read ({error.__name__}); do not use this file"
+    )
+
+
 def test_a_block_that_is_not_of_whole_rows_is_refused(good_path: Path) -> None:
     replace_in_manifest(good_path, b'"classes": 3', b'"classes": 9')
     words = r"manifest \(splits.train: 144 bytes of logits, and there are 48\)"

@@ -146,6 +146,16 @@ class TestFromJson:
         with pytest.raises(ValueError, match=rf"^{path}: expected "):
             Manifest.from_json(changed(path, value))
 
+    def test_features_are_no_classes_and_have_no_names(self) -> None:
+        document = manifest_document()
+        document["teacher"] |= {"output": "features"}
+        assert Manifest.from_json(document).teacher.output == "features"
+        assert make_manifest().teacher.output == "logits"
+        document["teacher"]["class_names"] = ["a", "b", "c"]
+        words = "^teacher.class_names: expected null for features, found 3$"
+        with pytest.raises(ValueError, match=words):
+            Manifest.from_json(document)
+
     def test_the_largest_values_are_allowed(self) -> None:
         document = manifest_document()
         document["splits"]["train"] |= {"rows": 2**31 - 1, "views": 1000}
