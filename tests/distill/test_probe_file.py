@@ -187,18 +187,18 @@ class TestVerify:
 
     def test_one_of_other_logits(self, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
         reverse_logits(kept.parent / "copy.h5")
-        assert "which was fitted on other logits" in self.said(kept, capsys, 1)
+        assert f"found {kept}, which was fitted on other logits;" in self.said(kept, capsys, 1)
 
     def test_one_of_another_cache(self, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
         save_tensors(kept, torch.load(kept) | {"fingerprint": torch.zeros(32, dtype=torch.uint8)})
-        assert "which is of another cache" in self.said(kept, capsys, 1)
+        assert f"found {kept}, which is of another cache;" in self.said(kept, capsys, 1)
 
     @pytest.mark.parametrize("content", [[1], {"mean": 1}, torch.zeros(3)], ids=str)
     def test_something_else(
         self, content: Any, kept: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         save_tensors(kept, content)
-        assert "which holds something else" in self.said(kept, capsys, 1)
+        assert f"found {kept}, which holds something else;" in self.said(kept, capsys, 1)
 
     def test_one_of_0_1_0(self, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tensors = torch.load(kept)
