@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kdcache._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from kdcache.cache import Cache, Manifest, open_cache
+    from kdcache.cache import Cache, Manifest, open_cache, open_caches
     from kdcache.config import (
         DATASETS,
         LOSSES,
@@ -97,6 +97,7 @@ __all__ = [
     "load_images_of",
     "make_targets",
     "open_cache",
+    "open_caches",
     "open_run",
     "precompute",
     "prepare_teacher",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdcache.cache.reader import (
         Cache,
         open_cache,
+        open_caches,
         verify_cache,
     )
     from kdcache.cache.writer import (

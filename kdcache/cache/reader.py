@@ -1,11 +1,12 @@
 """Opens a cache: checks that it is whole, and loads or maps what is in it."""
 
+import dataclasses
 import hashlib
 import math
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class Cache:
     `fingerprint` is the digest of its manifest: what it should hold. `content_digest` is the
     SHA-256 in its seal: what it holds. The logits have a part in that through their own SHA-256,
     in format 1 through their CRC32s.
+
+    Several caches of the same images and views are one, too: `members` are they, both digests
+    theirs joined by "+", and the rest is the first one's.
     """
 
     path: Path
@@ -57,6 +61,45 @@ class Cache:
     fingerprint: str
     content_digest: str
     splits: dict[str, CacheSplit]
+    members: tuple["Cache", ...] = ()
+
+
+def open_caches(paths: Sequence[Path], *, check_logits: bool = True) -> Cache:
+    """Open one cache, or several of the same images and views as one.
+
+    Raises as `open_cache` does, and DataError where they differ in images, labels or views.
+    """
+    caches = [open_cache(path, check_logits=check_logits) for path in paths]
+    first = caches[0]
+    for other in caches[1:]:
+        fault = _difference(first, other)
+        if fault is not None:
+            expected = f"caches of the same images and views as {first.path}"
+            remedy = "give phase one the same --data, --augment, --views and --seed"
+            raise DataError(expected, f"{other.path} with other {fault}", remedy)
+    if len(caches) == 1:
+        return first
+    return dataclasses.replace(
+        first,
+        fingerprint="+".join(cache.fingerprint for cache in caches),
+        content_digest="+".join(cache.content_digest for cache in caches),
+        members=tuple(caches),
+    )
+
+
+def _difference(one: Cache, other: Cache) -> str | None:
+    """In what two caches differ beside their teachers."""
+    if one.manifest.dataset.class_names != other.manifest.dataset.class_names:
+        return "classes"
+    for split in SPLITS:
+        ours, theirs = one.splits[split], other.splits[split]
+        if not np.array_equal(ours.labels, theirs.labels):
+            return f"{split} labels"
+        if not np.array_equal(ours.image_crc32, theirs.image_crc32):
+            return f"{split} images"
+        if not np.array_equal(ours.views, theirs.views):
+            return f"{split} views"
+    return None
 
 
 def open_cache(path: Path, *, check_logits: bool = True, in_memory: bool | None = None) -> Cache:

@@ -18,6 +18,7 @@ from kdcache.config import (
     expanded,
     flag_of,
     in_front,
+    one_or_more,
     read_settings,
     rgb,
     spec_of,
@@ -82,8 +83,12 @@ def add_model_argument(parser: argparse.ArgumentParser, role: str) -> None:
 
 def given(kind: type[Options], arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `kind` that a command line gave, among a command's other arguments."""
-    names = {item.name for item in fields(kind)}
-    return {name: value for name, value in vars(arguments).items() if name in names}
+    names, several = {item.name for item in fields(kind)}, kind.names_of_several()
+    return {
+        name: one_or_more(value) if name in several else value
+        for name, value in vars(arguments).items()
+        if name in names
+    }
 
 
 def options_from(kind: type[Kind], arguments: argparse.Namespace) -> Kind:
@@ -163,8 +168,9 @@ def add_options(
             text += f" (default: {item.default})"
         convert = converter(hints[item.name])
         metavar = _METAVARS[convert]
+        many: dict[str, Any] = {"nargs": "+"} if spec.several else {}
         target.add_argument(
-            flag, type=convert, help=text, metavar=metavar, default=argparse.SUPPRESS
+            flag, type=convert, help=text, metavar=metavar, default=argparse.SUPPRESS, **many
         )
 
 
@@ -209,7 +215,8 @@ def _assignment(
     name = name.replace("-", "_")
     hints = typing.get_type_hints(kind)
     convert = converter(hints[name]) if name in hints else None
-    if convert is None or convert is rgb or not values:
+    unfit = convert is None or convert is rgb or name in kind.names_of_several()
+    if unfit or convert is None or not values:
         expected = f"{flag} {form} with an option of train_student.py"
         raise OptionError(expected, f"{flag} {text}", "see its --help")
     if convert is bool:

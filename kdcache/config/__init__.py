@@ -5,6 +5,7 @@ Nothing here imports torch, so that help and a wrong option answer at once.
 """
 
 from kdcache.config.choices import (
+    COMBINATIONS,
     COMPILE_MODES,
     DATASETS,
     INTERPOLATIONS,
@@ -32,6 +33,7 @@ from kdcache.config.fields import (
     Span,
     converter,
     flag_of,
+    one_or_more,
     option,
     rgb,
     spec_of,
@@ -46,6 +48,7 @@ from kdcache.config.train_options import TrainOptions
 __all__ = [
     "AT_LEAST_0",
     "AT_LEAST_1",
+    "COMBINATIONS",
     "COMPILE_MODES",
     "DATASETS",
     "IMAGE_SIZES",
@@ -77,6 +80,7 @@ __all__ = [
     "import_object",
     "in_front",
     "is_import_path",
+    "one_or_more",
     "option",
     "read_settings",
     "rgb",

@@ -14,6 +14,7 @@ UNLABELLED = -1
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 MIXES = ("none", "mixup", "cutmix")
+COMBINATIONS = ("probabilities", "logits")
 LABELS = ("dataset", "teacher")
 INTERPOLATIONS = ("bilinear", "bicubic")
 OUTPUTS = ("logits", "features")

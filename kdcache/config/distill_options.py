@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.config.choices import LABELS, LOSSES, PROJECTIONS
+from kdcache.config.choices import COMBINATIONS, LABELS, LOSSES, PROJECTIONS
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -19,6 +19,17 @@ from kdcache.config.recipes import RECIPES, expanded
 from kdcache.errors import OptionError
 
 CACHE = Need("with --cache", lambda options: options.cache is not None, lambda options: "no cache")
+_SEVERAL = Need(
+    "with several --cache", lambda options: len(options.caches) > 1, lambda options: "fewer"
+)
+_ONE_TEACHER = Need(
+    "with one --cache", lambda options: len(options.caches) < 2, lambda options: "several"
+)
+_LABELS_OF_ONE = Need(
+    _ONE_TEACHER.words,
+    lambda options: len(options.caches) < 2 or options.labels == "dataset",
+    _ONE_TEACHER.found,
+)
 CACHED_VIEWS = Need(
     CACHE.words, lambda options: options.cache or options.augment != "cached", CACHE.found
 )
@@ -82,11 +93,29 @@ class DistillOptions(DatasetOptions):
     yields to every value that differs from its default.
     """
 
-    cache: Path | None = option(
+    cache: Path | tuple[Path, ...] | None = option(
         None,
-        "the teacher's cache; without it --dataset and --alpha 0",
+        "the teacher's cache, or several; else --dataset and --alpha 0",
         Role.PATHS,
         group=Group.DATA,
+        several=True,
+    )
+    combine: str = option(
+        "probabilities",
+        "of several teachers: the mean of which, once projected",
+        Role.RECIPE,
+        choices=COMBINATIONS,
+        group=Group.DISTILLATION,
+        needs=[_SEVERAL],
+    )
+    teacher_weight: float | tuple[float, ...] | None = option(
+        None,
+        "weights of several teachers in that mean, in the order of --cache (default: equal)",
+        Role.RECIPE,
+        within=AT_LEAST_0,
+        group=Group.DISTILLATION,
+        needs=[_SEVERAL],
+        several=True,
     )
     skip_checksums: bool = option(
         False,
@@ -109,7 +138,7 @@ class DistillOptions(DatasetOptions):
         Role.DATA,
         choices=LABELS,
         group=Group.DISTILLATION,
-        needs=[_LABELS_OF_CACHE],
+        needs=[_LABELS_OF_CACHE, _LABELS_OF_ONE],
     )
     recipe: str | None = option(
         None,
@@ -179,7 +208,7 @@ class DistillOptions(DatasetOptions):
         "run the cache's teacher in every step instead of reading its logits",
         Role.RECIPE,
         group=Group.DISTILLATION,
-        needs=[CACHE, _DISTILLS],
+        needs=[CACHE, _ONE_TEACHER, _DISTILLS],
     )
     teacher: str | None = option(
         None,
@@ -208,6 +237,19 @@ class DistillOptions(DatasetOptions):
         if self.label_weight == self.distill_weight == 0:
             expected = "--label-weight or --distill-weight above 0"
             raise OptionError(expected, "both 0", "correct one of them")
+
+    @property
+    def caches(self) -> tuple[Path, ...]:
+        """The paths of the teachers' caches; none for labels only."""
+        if self.cache is None or isinstance(self.cache, Path):
+            return () if self.cache is None else (self.cache,)
+        return self.cache
+
+    @property
+    def teacher_weights_of_mean(self) -> tuple[float, ...] | None:
+        """A weight for each of several teachers; None where they are equal."""
+        weights = self.teacher_weight
+        return weights if weights is None or isinstance(weights, tuple) else (weights,)
 
     @property
     def images_from_cache(self) -> bool:

@@ -117,7 +117,8 @@ class Spec:
 
     `choices` are the words that it accepts beside what `registry` accepts; with neither, any text
     of its type goes. Where one of its `needs` does not hold, the option does nothing. `group` is
-    its heading in `--help`. `names_code`: its value may be `package.module:name`.
+    its heading in `--help`. `names_code`: its value may be `package.module:name`. `several`: it
+    takes one value or more; more are a tuple.
     """
 
     help: str
@@ -128,6 +129,7 @@ class Spec:
     group: Group | None = None
     needs: tuple[Need, ...] = ()
     names_code: bool = False
+    several: bool = False
 
     def accepts(self, word: str) -> bool:
         """Whether `word` is among the choices."""
@@ -153,10 +155,13 @@ def option(
     group: Group | None = None,
     needs: Sequence[Need] = (),
     model: bool = False,
+    several: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option; with `model`, a model's name."""
     names_code = model or registry is not None
-    spec = Spec(help, role, tuple(choices), registry, within, group, tuple(needs), names_code)
+    spec = Spec(
+        help, role, tuple(choices), registry, within, group, tuple(needs), names_code, several
+    )
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
@@ -177,7 +182,7 @@ def fault_of(item: "dataclasses.Field[Any]", value: Any) -> tuple[str, str] | No
         return None
     if isinstance(value, str) and not spec.accepts(value):
         return f"{flag} to be one of {spec.describe_choices()}", f"{flag} {value}"
-    if isinstance(value, tuple) and len(value) != 3:
+    if isinstance(value, tuple) and len(value) != 3 and not spec.several:
         return f"{flag} to be three numbers R,G,B", f"{flag} {','.join(map(str, value))}"
     if spec.within is not None:
         numbers = value if isinstance(value, tuple) else (value,)
@@ -193,6 +198,9 @@ def read_setting(hint: Any, value: Any) -> Any:
     Raises ValueError with what was expected.
     """
     kind: Any = converter(hint)
+    several = value if takes_several(hint) else None
+    if isinstance(several, list) and several:
+        return one_or_more([read_setting(kind, one) for one in several])
     if kind is float and _is_number(value):
         return float(value)
     if kind is rgb and isinstance(value, list) and all(_is_number(one) for one in value):
@@ -210,10 +218,21 @@ def _is_number(value: Any) -> bool:
 
 def restored(hint: Any, value: Any) -> Any:
     """A value as JSON gave it back, in the type of its field."""
-    if isinstance(value, list):
-        return tuple(value)
     takes_path = Path in (hint, *typing.get_args(hint))
+    if isinstance(value, list):
+        return tuple(Path(one) if takes_path else one for one in value)
     return Path(value) if isinstance(value, str) and takes_path else value
+
+
+def takes_several(hint: Any) -> bool:
+    """Whether a field takes one value or more: of `Path | tuple[Path, ...]` it does."""
+    kinds = typing.get_args(hint)
+    return any(kind not in (type(None), ...) and tuple[kind, ...] in kinds for kind in kinds)
+
+
+def one_or_more(values: Sequence[Any]) -> Any:
+    """The only value, or all of them as a tuple."""
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def rgb(text: str) -> tuple[float, ...]:

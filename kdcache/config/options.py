@@ -35,7 +35,7 @@ Kind = TypeVar("Kind", bound="Options")
 _NO_CACHE = Need(
     "without --cache, whose images are chosen already",
     lambda options: not options.images_from_cache,
-    lambda options: f"--cache {options.cache}",
+    lambda options: " ".join(["--cache", *map(str, options.caches)]),
 )
 _MIXED_SIZES = Need(
     "with --dataset folder or one of your own",
@@ -176,12 +176,14 @@ class Options:
         """The options whose value may be `package.module:name`."""
         return tuple(item.name for item in fields(cls) if spec_of(item).names_code)
 
+    @classmethod
+    def names_of_several(cls) -> tuple[str, ...]:
+        """The options that take one value or more."""
+        return tuple(item.name for item in fields(cls) if spec_of(item).several)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: paths as text."""
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(self).items()
-        }
+        return {name: _as_json(value) for name, value in vars(self).items()}
 
     def command_line(self) -> str:
         """The command for a shell, with the options that differ from their defaults."""
@@ -193,13 +195,21 @@ class Options:
         for name in names:
             flag, value = flag_of(name), getattr(self, name)
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if isinstance(value, bool):
+            if name in self.names_of_several() and isinstance(value, tuple):
+                words += [flag, *map(str, value)]
+            elif isinstance(value, bool):
                 words.append(flag if value else f"--no-{flag[2:]}")
             elif text.startswith("-"):  # argparse takes such a word for an option
                 words.append(f"{flag}={text}")
             else:
                 words += [flag, text]
         return words
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_as_json, value))
+    return str(value) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from kdcache.cache import Cache
 from kdcache.config import PROJECTIONS
+from kdcache.distill.losses import soften
 from kdcache.distill.projections import Head, IdentityProjection, Projection
 from kdcache.errors import OptionError
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class TeacherTargets:
         train: what each of the student's heads is taught with, for all views of the training
             split: float `(N, V, K)` in the student's classes or `(N, V, C)` in the teacher's.
         predictions: float32 `(N, K)` for validation and test, in the student's classes.
+        members: of an ensemble the predictions of each teacher, in the order of the caches.
     """
 
     projection: Projection
     train: dict[Head, Tensor]
     predictions: dict[str, Tensor]
+    members: tuple[dict[str, Tensor], ...] = ()
 
     def select(self, rows: np.ndarray, views: int) -> "TeacherTargets":
         """Those of some training images only, in their first views."""
@@ -51,14 +56,32 @@ class TeacherTargets:
 
 
 def make_targets(
-    cache: Cache, projection: str, class_names: Sequence[str] | None = None
+    cache: Cache,
+    projection: str,
+    class_names: Sequence[str] | None = None,
+    *,
+    combine: str = "probabilities",
+    teacher_weights: Sequence[float] | None = None,
 ) -> TeacherTargets:
     """Project the cached logits into the classes in which the student is taught.
 
     Args:
         projection: of `PROJECTIONS`, or package.module:name of a `Projection`.
         class_names: the student's classes; by default the dataset's.
+        combine: of several caches, what the mean is of: "probabilities" (at temperature 1) or
+            "logits", both after the projection.
+        teacher_weights: their weights in that mean, which add up to 1; by default equal.
+
+    Raises OptionError where the projection or the weights do not suit the caches.
     """
+    if cache.members:
+        count = len(cache.members)
+        weights = [1 / count] * count if teacher_weights is None else list(teacher_weights)
+        if len(weights) != count or abs(sum(weights) - 1) > 1e-6:
+            expected = f"{count} numbers for --teacher-weight that add up to 1"
+            raise OptionError(expected, " ".join(map(str, weights)), "correct them")
+        each = [make_targets(member, projection, class_names) for member in cache.members]
+        return _mean_of(each, combine, weights)
     made = load_projection(cache, projection)(
         cache, class_names or cache.manifest.dataset.class_names
     )
@@ -67,6 +90,30 @@ def make_targets(
     }
     predictions = {split: made.project(logits[split][:, 0]) for split in ("validation", "test")}
     return TeacherTargets(made, made.training_logits(logits["train"]), predictions)
+
+
+def _mean_of(
+    each: Sequence[TeacherTargets], combine: str, weights: Sequence[float]
+) -> TeacherTargets:
+    """The targets of an ensemble: its logits are those of the mean probabilities, or the mean."""
+
+    def mean(logits: Sequence[Tensor]) -> Tensor:
+        found = torch.zeros(logits[0].shape)
+        for one, weight in zip(logits, weights, strict=True):
+            found += weight * (one.float() if combine == "logits" else soften(one, 1.0))
+        # a probability of 0 in float32 is none in log: the smallest normal number stands for it
+        return found if combine == "logits" else found.clamp_min_(_TINY).log_()
+
+    first = each[0]
+    if "teacher" in first.train:
+        expected = "--projection probe or none for several caches"
+        raise OptionError(expected, "a head of the teacher's classes", "use another --projection")
+    return TeacherTargets(
+        first.projection,
+        {"student": mean([one.train["student"] for one in each])},
+        {split: mean([one.predictions[split] for one in each]) for split in first.predictions},
+        tuple(one.predictions for one in each),
+    )
 
 
 def load_projection(cache: Cache, name: str) -> type[Projection]:
@@ -84,6 +131,7 @@ def load_projection(cache: Cache, name: str) -> type[Projection]:
 
 
 def default_projection(cache: Cache) -> str:
-    """none where teacher and student have the same classes, else probe."""
-    manifest = cache.manifest
-    return "none" if manifest.teacher.class_names == manifest.dataset.class_names else "probe"
+    """none where all teachers have the student's classes, else probe."""
+    manifests = [one.manifest for one in cache.members or (cache,)]
+    same = all(one.teacher.class_names == one.dataset.class_names for one in manifests)
+    return "none" if same else "probe"

@@ -69,6 +69,8 @@ class TrainConfig:
     augment: str
     live_teacher: bool
     mix: str
+    combine: str
+    teacher_weights: tuple[float, ...] | None
     loss: str
     temperature: float
     alpha: float
@@ -130,6 +132,8 @@ def resolve_config(
         augment=options.augment or _default_augment(options, views),
         live_teacher=options.live_teacher,
         mix=options.mix,
+        combine=options.combine,
+        teacher_weights=options.teacher_weights_of_mean,
         loss=options.loss,
         temperature=options.temperature,
         alpha=options.distillation_share,

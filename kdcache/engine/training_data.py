@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcache.cache import Cache, open_cache
+from kdcache.cache import Cache, open_caches
 from kdcache.config import TrainOptions
 from kdcache.data import ImageData, Mix, Split, load_selected_images
 from kdcache.distill import Head, TeacherTargets, accuracy, load_images_of, make_targets
@@ -31,17 +31,28 @@ class TrainingData:
 
     images: ImageData
     cache: Cache | None
-    _targets: dict[str, TeacherTargets] = field(default_factory=dict)
+    _targets: dict[tuple[object, ...], TeacherTargets] = field(default_factory=dict)
     _online: dict[tuple[str | torch.device | None, ...], OnlineTeacher] = field(
         default_factory=dict
     )
 
-    def targets(self, projection: str) -> TeacherTargets:
-        """What the cached teacher says, through a projection of `PROJECTIONS`; needs a cache."""
-        if projection not in self._targets:
-            names = self.images.class_names
-            self._targets[projection] = make_targets(self._the_cache(), projection, names)
-        return self._targets[projection]
+    def targets(
+        self,
+        projection: str,
+        combine: str = "probabilities",
+        teacher_weights: tuple[float, ...] | None = None,
+    ) -> TeacherTargets:
+        """What the cached teachers say, as `make_targets` has it; needs a cache."""
+        key = (projection, combine, teacher_weights)
+        if key not in self._targets:
+            self._targets[key] = make_targets(
+                self._the_cache(),
+                projection,
+                self.images.class_names,
+                combine=combine,
+                teacher_weights=teacher_weights,
+            )
+        return self._targets[key]
 
     def part(
         self, config: TrainConfig, rows: np.ndarray
@@ -55,7 +66,8 @@ class TrainingData:
         """
         if self.cache is None:
             return None, None
-        targets = self.targets(config.projection).select(rows, config.views)
+        found = self.targets(config.projection, config.combine, config.teacher_weights)
+        targets = found.select(rows, config.views)
         if config.matching == "unmatched" and config.alpha > 0:
             targets = targets.averaged()
         return targets, self.cache.splits["train"].views[rows, : config.views]
@@ -96,7 +108,7 @@ def load_training_data(options: TrainOptions) -> TrainingData:
             expected = "--cache FILE.h5, or --alpha 0 to train on labels only"
             raise OptionError(expected, "neither", "add one of them")
         return TrainingData(load_selected_images(options), None)
-    cache = open_cache(options.cache, check_logits=not options.skip_checksums)
+    cache = open_caches(options.caches, check_logits=not options.skip_checksums)
     images = load_images_of(
         cache, options.data, dataset=options.dataset, stream=options.stream or None
     )
@@ -115,11 +127,19 @@ def teacher_scores(
     """
     if targets is None or cache is None:
         return None
-    name, scores = cache.manifest.teacher.name, {}
-    if labels != "teacher":  # its own predictions would all be right
-        for split, logits in targets.predictions.items():
-            scores[split] = accuracy(images.splits[split].labels, logits)
-    return TeacherScores(name, scores.get("validation"), scores.get("test"))
+
+    def scores(name: str, predictions: dict[str, Tensor]) -> TeacherScores:
+        known = {} if labels == "teacher" else predictions  # its own would all be right
+        found = {
+            split: accuracy(images.splits[split].labels, logits) for split, logits in known.items()
+        }
+        return TeacherScores(name, found.get("validation"), found.get("test"))
+
+    names = [one.manifest.teacher.name for one in cache.members or (cache,)]
+    if not targets.members:
+        return scores(names[0], targets.predictions)
+    ensemble = scores(" + ".join(name.rpartition(":")[2] for name in names), targets.predictions)
+    return dataclasses.replace(ensemble, members=tuple(map(scores, names, targets.members)))
 
 
 def describe_images(images: ImageData, learned: ImageData) -> str:

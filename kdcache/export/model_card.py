@@ -128,7 +128,7 @@ def _teacher(summary: RunSummary, options: TrainOptions) -> list[str]:
     facts: dict[str, Any] = {
         "Teacher": summary.teacher.name,
         "Cache's fingerprint": summary.fingerprint,
-        "Cache": options.cache,
+        "Cache": ", ".join(map(str, options.caches)) or None,
     }
     if summary.distilled:
         weights = f"alpha {summary.alpha}"

@@ -1,6 +1,7 @@
 """What a cache holds, and how good and how certain its teacher is in the student's classes."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdcache.cache import Cache, open_cache
-from kdcache.config import SPLITS, UNLABELLED
+from kdcache.cache import Cache, open_caches
+from kdcache.config import COMBINATIONS, SPLITS, UNLABELLED
 from kdcache.distill import (
     TeacherTargets,
     accuracy,
@@ -45,8 +46,8 @@ class CacheSummary:
     by_label: np.ndarray
 
 
-def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
-    """Open a cache and gather what is to be known of it.
+def summarize_cache(path: Path | Sequence[Path], check_logits: bool = True) -> CacheSummary:
+    """Open a cache, or several as an ensemble, and gather what is to be known of it.
 
     Args:
         check_logits: also check the checksums of the logits, for which the whole file is read.
@@ -54,10 +55,12 @@ def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
     Raises CacheDamagedError, or DataError where it is not a finished cache.
     """
     started = time.perf_counter()
-    cache = open_cache(path, check_logits=check_logits)
+    paths = [path] if isinstance(path, Path) else list(path)
+    cache = open_caches(paths, check_logits=check_logits)
     seconds = time.perf_counter() - started
     projection = default_projection(cache)
     targets = make_targets(cache, projection)
+    fitted = projection == "probe" and not cache.members
     labels = torch.from_numpy(cache.splits["validation"].labels)
     logits = targets.predictions["validation"]
     entropies = {
@@ -65,8 +68,8 @@ def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
         for temperature in _TEMPERATURES
     }
     facts = {
-        "path": str(path),
-        "bytes": path.stat().st_size,
+        "path": " + ".join(map(str, paths)),
+        "bytes": sum(one.stat().st_size for one in paths),
         "fingerprint": cache.fingerprint,
         **_provenance(cache),
         "unlabelled_images": int((cache.splits["train"].labels == UNLABELLED).sum()),
@@ -75,12 +78,33 @@ def summarize_cache(path: Path, check_logits: bool = True) -> CacheSummary:
             "checked": "every byte" if check_logits else "all but the logits",
         },
         "projection": projection,
-        "probe": load_or_fit_probe(cache).validation if projection == "probe" else None,
+        "probe": load_or_fit_probe(cache).validation if fitted else None,
+        "ensemble": _ensemble(cache, targets, projection),
         "teacher_validation_accuracy": accuracy(labels, logits) if len(labels) else None,
         "teacher_validation_accuracy_by_class": _accuracy_by_class(cache, labels, logits),
         "soft_target_entropy": {name: _quantiles(values) for name, values in entropies.items()},
     }
     return CacheSummary(facts, cache, targets, entropies, _mean_by_label(labels, logits))
+
+
+def _ensemble(cache: Cache, targets: TeacherTargets, projection: str) -> dict[str, Any] | None:
+    """Each teacher of several caches, and both ways to combine them; None of one cache."""
+    labels = torch.from_numpy(cache.splits["validation"].labels)
+    if not cache.members or not len(labels):
+        return None
+    teachers = []
+    for one, predictions in zip(cache.members, targets.members, strict=True):
+        found = {"teacher": one.manifest.teacher.name, "cache": str(one.path)}
+        found |= {"fingerprint": one.fingerprint}
+        teachers.append(
+            found | {"validation_accuracy": accuracy(labels, predictions["validation"])}
+        )
+    together = {
+        combine: make_targets(cache, projection, combine=combine).predictions["validation"]
+        for combine in COMBINATIONS
+    }
+    scores = {combine: accuracy(labels, logits) for combine, logits in together.items()}
+    return {"teachers": teachers, "validation_accuracy": scores}
 
 
 def _provenance(cache: Cache) -> dict[str, Any]:

@@ -139,11 +139,15 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TeacherScores:
-    """How good the teacher was, in the student's classes; fractions of 1."""
+    """How good the teacher was, in the student's classes; fractions of 1.
+
+    Of an ensemble, `members` are the teachers.
+    """
 
     name: str
     validation_accuracy: float | None
     test_accuracy: float | None
+    members: tuple[TeacherScores, ...] | None = None
 
     @classmethod
     def from_json(cls, entry: JsonObject) -> TeacherScores:
@@ -151,7 +155,10 @@ class TeacherScores:
             entry.number(key) if key in entry else None
             for key in ("validation_accuracy", "test_accuracy")
         )
-        return cls(entry.text("name"), *scores)
+        members = None
+        if "members" in entry:
+            members = tuple(map(cls.from_json, entry.objects("members")))
+        return cls(entry.text("name"), *scores, members=members)
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,10 @@ class RunSummary:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        document = dataclasses.asdict(self)
+        if self.teacher is not None and self.teacher.members is None:
+            del document["teacher"]["members"]
+        return document
 
     @classmethod
     def from_json(cls, document: Any) -> RunSummary:

@@ -32,6 +32,13 @@ class JsonObject:
         """A field that is an object whose fields will be read in turn."""
         return JsonObject(self._get(key), f"{self._where}{key}.")
 
+    def objects(self, key: str) -> "list[JsonObject]":
+        """A field that is a list of objects whose fields will be read in turn."""
+        value = self._get(key)
+        if not isinstance(value, list):
+            self._refuse(key, "a list of objects")
+        return [JsonObject(one, f"{self._where}{key}[{row}].") for row, one in enumerate(value)]
+
     def mapping(self, key: str) -> Mapping[str, Any]:
         """A field that is an object whose fields somebody else checks."""
         value = self._get(key)

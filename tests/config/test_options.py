@@ -112,6 +112,7 @@ def test_ranges(
     "options",
     [
         TrainOptions(),
+        TrainOptions(cache=(Path("a.h5"), Path("b.h5")), teacher_weight=(0.75, 0.25)),
         TrainOptions(
             cache=Path("a/b.h5"),
             mean=(0.1, 0.2, 0.3),
@@ -306,6 +307,7 @@ def test_views_and_augment_go_together(views: int, augment: str) -> None:
             lr=0.1,
         ),
         TrainOptions(label_weight=0.1, distill_weight=9.0),
+        TrainOptions(cache=(Path("a b.h5"), Path("c.h5")), teacher_weight=(0.75, 0.25)),
         TrainOptions(
             student="it's:odd", out=Path("--out"), student_weights="$HOME", limit=7, warmup=1 / 3
         ),
@@ -358,6 +360,8 @@ class TestOptionsThatDoNothing:
         ),
         (TrainOptions, "--label-weight 1", "--label-weight 1.0 only with --distill-weight"),
         (TrainOptions, "--distill-weight 9", "--distill-weight 9.0 only with --label-weight"),
+        (TrainOptions, "--cache t.h5 --combine logits", "only with several --cache; found fewer"),
+        (TrainOptions, "--teacher-weight 0.7 0.3", "only with several --cache"),
         (TrainOptions, "--cache t.h5 --teacher my:net", "only with --live-teacher"),
         (TrainOptions, "--cache t.h5 --teacher-weights w.pt", "only with --live-teacher"),
         (TrainOptions, "--alpha 0 --extend --overwrite", "--extend only without --overwrite"),

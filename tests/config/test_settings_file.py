@@ -39,6 +39,16 @@ class TestReading:
             "student": "resnet18",
         }
 
+    def test_several_values(self, tmp_path: Path) -> None:
+        path = written(tmp_path, 'cache = ["a.h5", "b.h5"]\nteacher-weight = [0.75, 0.25]\n')
+        assert read_settings(path, TrainOptions) == {
+            "cache": (Path("a.h5"), Path("b.h5")),
+            "teacher_weight": (0.75, 0.25),
+        }
+        assert read_settings(written(tmp_path, 'cache = ["a.h5"]'), TrainOptions) == {
+            "cache": Path("a.h5")
+        }
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -53,6 +63,8 @@ class TestReading:
             ("mean = 0.5", "mean to be three numbers [R, G, B]"),
             ('mean = [0.5, "a", 1]', "mean to be three numbers [R, G, B]"),
             ("lr = [0.1]", "lr to be a number"),
+            ('cache = ["a.h5", 1]', "cache to be a path"),
+            ("cache = []", "cache to be a path"),
             ("[student]\nname = 1", "student to be text"),
             ("epoch = 3\nteacher = 'vit'", "options of train_student.py in --config"),
             ("batch-size = 3\nbatch_size = 4", "batch_size once"),

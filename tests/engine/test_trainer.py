@@ -50,6 +50,8 @@ def config(**changes: Any) -> TrainConfig:
         "augment": "cached",
         "live_teacher": False,
         "mix": "none",
+        "combine": "probabilities",
+        "teacher_weights": None,
         "loss": "kl",
         "temperature": 4.0,
         "alpha": 0.9,

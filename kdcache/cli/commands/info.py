@@ -11,7 +11,9 @@ from kdcache.cli.parser import add_image_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cache", type=Path, metavar="CACHE")
+    parser.add_argument(
+        "cache", type=Path, nargs="+", metavar="CACHE", help="one, or several: an ensemble"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--picture",
@@ -33,6 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         say(json.dumps(contents.facts, indent=1))
     else:
+        if contents.facts["ensemble"] is not None:
+            say(f"{report.format_table(_teachers(contents.facts))}\n")
         _print_tables(contents.facts)
     if arguments.picture is not None:
         images = distill.load_images_of(contents.cache, arguments.data, dataset=arguments.dataset)
@@ -57,6 +61,17 @@ def _print_tables(facts: dict[str, Any]) -> None:
         numbers = {name: f"{nats:.3f}" for name, nats in quantiles.items()}
         entropies.append({"entropy (nats)": temperature} | numbers)
     say(f"\n{report.format_table(entropies)}")
+
+
+def _teachers(facts: dict[str, Any]) -> list[dict[str, str | None]]:
+    """Each teacher of an ensemble, and the ensemble itself."""
+    head, rows = "validation accuracy %", []
+    for one in facts["ensemble"]["teachers"]:
+        rows.append({key: one[key] for key in ("teacher", "cache")})
+        rows[-1][head] = _percent(one["validation_accuracy"])
+    for combine, accuracy in facts["ensemble"]["validation_accuracy"].items():
+        rows.append({"teacher": f"all, mean of {combine}", head: _percent(accuracy)})
+    return rows
 
 
 def _outline(facts: dict[str, Any]) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ _MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("what to sweep")
-    own.add_argument("cache", type=Path, metavar="CACHE")
+    own.add_argument("cache", type=Path, nargs="+", metavar="CACHE")
     own.add_argument(
         "--set",
         action="append",
@@ -150,7 +150,7 @@ def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
 
 def _command(arguments: argparse.Namespace, shared: list[str]) -> list[str]:
     """The words that start the same sweep in another process."""
-    words = [str(arguments.cache), "--out", str(arguments.out)]
+    words = [*map(str, arguments.cache), "--out", str(arguments.out)]
     words += ["--seeds", str(arguments.seeds), "--pruner", arguments.pruner, "--helper"]
     for flag in ("--search", "--sampler", "--storage"):
         value = getattr(arguments, flag[2:])

@@ -200,7 +200,7 @@ def option_text(key: str, value: Any) -> str:
     if value is None:
         return "–"
     if key == "fingerprint":
-        return str(value)[:_DIGITS_OF_A_FINGERPRINT]
+        return "+".join(one[:_DIGITS_OF_A_FINGERPRINT] for one in str(value).split("+"))
     if isinstance(value, str):
         return PurePath(value).name
     return f"{value:.4g}" if isinstance(value, float) else str(value)

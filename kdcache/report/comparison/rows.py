@@ -124,14 +124,15 @@ def _mean_by_class(group: Group, name: str) -> list[float | None] | None:
 
 
 def teachers_of(runs: Sequence[Run]) -> tuple[TeacherRow, ...]:
-    """Each teacher once, seen through the projection with which it taught."""
+    """Each teacher and ensemble once, seen through the projection with which it taught."""
     found: dict[tuple[object, ...], TeacherRow] = {}
     for run in sorted(runs, key=lambda run: not run.summary.distilled):
         teacher, projection = run.summary.teacher, run.summary.projection
         if teacher is None:
             continue
         what = "teacher" if projection in (None, "none") else f"teacher, {projection}"
-        # a labels-only run of the same cache records the same scores and no projection
-        same = (teacher.name, teacher.validation_accuracy, teacher.test_accuracy)
-        found.setdefault(same, TeacherRow(what, *same))
+        for one in (*(teacher.members or ()), teacher):
+            # a labels-only run of the same cache records the same scores and no projection
+            same = (one.name, one.validation_accuracy, one.test_accuracy)
+            found.setdefault(same, TeacherRow(what, *same))
     return tuple(found.values())
