@@ -170,7 +170,7 @@ class TestOrder:
         targets = {imported_folder(one) for one in own_imports("kdcache.distill.teacher_targets")}
         assert targets >= {"cache", "config", "distill"}
         names = {one.full_name for one in imports("kdcache.engine.training_data")}
-        assert "kdcache.cache.open_cache" in names
+        assert "kdcache.cache.open_caches" in names
         assert Import("h5py", None) in imports("kdcache.cache.hdf5")
         assert "open_cache" in offered("kdcache.cache")
         assert FLOOR_OF["errors"] < FLOOR_OF["cache"] == FLOOR_OF["data"] < FLOOR_OF["cli"]
