@@ -215,8 +215,8 @@ def _assignment(
     name = name.replace("-", "_")
     hints = typing.get_type_hints(kind)
     convert = converter(hints[name]) if name in hints else None
-    unfit = convert is None or convert is rgb or name in kind.names_of_several()
-    if unfit or convert is None or not values:
+    one = convert is not rgb and name not in kind.names_of_several()
+    if convert is None or not one or not values:
         expected = f"{flag} {form} with an option of train_student.py"
         raise OptionError(expected, f"{flag} {text}", "see its --help")
     if convert is bool:
