@@ -1,6 +1,9 @@
 """Running the command lines inside a test."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +32,10 @@ def refused(
     assert len(lines) == 1
     assert "Traceback" not in captured
     return lines[0]
+
+
+def as_older(path: Path) -> Any:
+    """What a JSON file of a run says, without its own SHA-256, as an older version wrote it."""
+    document = json.loads(path.read_text())
+    document.pop("sha256")
+    return document

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from torture import (
     corruption,
+    errors,
     full_disk,
     headers,
     kills,
@@ -26,6 +27,7 @@ from torture.common import Row, replaced
 from kdcache.cache import reader, seal, writer
 from kdcache.cache.seal import Seal
 from kdcache.distill import matching
+from kdcache.runtime import files
 
 SEED = 20
 _begin = writer.CacheWriter._begin
@@ -67,6 +69,15 @@ def test_nothing_wrong_is_ever_read_and_the_work_goes_on(script: Any, count: int
 
 
 @pytest.mark.parametrize(
+    ("run", "count"),
+    [(syscalls.run_commands, 8), (power_loss.run_commands, 8), (errors.run, 8)],
+    ids=["syscalls", "power_loss", "errors"],
+)
+def test_so_it_is_with_the_commands_of_both_phases(run: Any, count: int) -> None:
+    assert run(count, SEED).violations == []
+
+
+@pytest.mark.parametrize(
     "in_earnest", [True, False], ids=["tmpfs, where one may be mounted", "feigned"]
 )
 def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
@@ -82,6 +93,12 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
             writer,
             {"sync_folder": lambda folder: None},
             "are lost",
+        ),
+        (
+            lambda: power_loss.run_commands(20, SEED),
+            files,
+            {"sync_folder": lambda folder: None},
+            "is lost",
         ),
         (
             lambda: corruption.run(200, SEED),
@@ -122,6 +139,7 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
     ],
     ids=[
         "names not synchronised",
+        "names of a run not synchronised",
         "seal not checked",
         "appended bytes ignored",
         "a traceback of a command",

@@ -25,6 +25,7 @@ from kdcache.runs import (
     RunSummary,
     read_config,
     read_summary,
+    refuse_edited_config,
 )
 
 
@@ -72,6 +73,7 @@ def open_run(folder: Path, student: str | None = None) -> FinishedRun:
         raise _unfinished(folder, CONFIG_FILE)
     if summary is None:
         raise _unfinished(folder, SUMMARY_FILE)
+    refuse_edited_config(folder, summary)
     for name in (CARD_FILE, STUDENT_FILE):
         if not (folder / name).is_file():
             raise _unfinished(folder, name)

@@ -8,7 +8,7 @@ from typing import Any
 from kdcache.config import IMAGE_SIZES, INTERPOLATIONS
 from kdcache.errors import DataError
 from kdcache.models.preprocessing import Preprocessing
-from kdcache.runtime import JsonObject
+from kdcache.runtime import JsonObject, check_digest
 
 CARD_FILE = "student.json"
 
@@ -77,7 +77,10 @@ class StudentCard:
 def read_student_card(path: Path) -> StudentCard:
     """Read a student's card. Raises DataError, naming the field, where it is missing or damaged."""
     try:
-        return StudentCard.from_json(json.loads(path.read_text()))
+        document = json.loads(path.read_text())
+        card = StudentCard.from_json(document)
+        check_digest(document, card.to_json())
+        return card
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(
             f"{path} as train_student.py writes it",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         read_config,
         read_history,
         read_summary,
+        refuse_edited_config,
     )
     from kdcache.runs.lock import (
         claim,

@@ -4,16 +4,16 @@ Nothing here imports torch.
 """
 
 import contextlib
-import hashlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kdcache.errors import DataError, OptionError
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
-from kdcache.runtime import make_folder, sync_folder
+from kdcache.runtime import check_digest, json_digest, make_folder, sync_folder
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "metrics.jsonl"
@@ -41,6 +41,7 @@ RUN_FILES = (
 """What a new run in the same folder replaces."""
 
 Record = TypeVar("Record")
+Whole = TypeVar("Whole", RunConfig, RunSummary)
 
 
 def start_run(folder: Path, overwrite: bool) -> None:
@@ -90,21 +91,34 @@ def read_config(folder: Path) -> RunConfig | None:
 
     Raises DataError, naming the file and the field, where it is not what train_student.py writes.
     """
-    return _read(folder / CONFIG_FILE, lambda text: RunConfig.from_json(json.loads(text)))
+    return _read(folder / CONFIG_FILE, lambda text: _record(RunConfig, text))
 
 
 def config_digest(folder: Path) -> str:
     """SHA-256 of what config.json says, however it is laid out. Raises as `read_config` does."""
-    document = _read(folder / CONFIG_FILE, json.loads)
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return json_digest(_read(folder / CONFIG_FILE, json.loads))
+
+
+def history_digest(folder: Path) -> str:
+    """SHA-256 of what metrics.jsonl says, likewise."""
+    return json_digest(_read(folder / HISTORY_FILE, _documents))
 
 
 def refuse_edited_config(folder: Path, summary: RunSummary | None) -> None:
     """Raise DataError where a finished run's config.json no longer says what it said at its end."""
-    if summary is None or summary.config_digest in (None, config_digest(folder)):
-        return
-    raise DataError(
-        f"{folder / CONFIG_FILE} as it was when the run ended",
+    if summary is not None and summary.config_digest not in (None, config_digest(folder)):
+        raise _changed(folder / CONFIG_FILE)
+
+
+def refuse_edited_history(folder: Path, summary: RunSummary) -> None:
+    """Raise DataError where a finished run's metrics.jsonl no longer says what it said."""
+    if summary.history_digest not in (None, history_digest(folder)):
+        raise _changed(folder / HISTORY_FILE)
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(
+        f"{path} as it was when the run ended",
         "one that was edited since",
         "undo the edit, or train anew in another --out",
     )
@@ -117,7 +131,19 @@ def read_history(folder: Path) -> list[EpochRecord]:
 
 def read_summary(folder: Path) -> RunSummary | None:
     """What a run reached; None where it is not finished. Raises DataError as `read_config` does."""
-    return _read(folder / SUMMARY_FILE, lambda text: RunSummary.from_json(json.loads(text)))
+    return _read(folder / SUMMARY_FILE, lambda text: _record(RunSummary, text))
+
+
+def _record(kind: type[Whole], text: str) -> Whole:
+    """A record that was written with its digest. Raises ValueError."""
+    document = json.loads(text)
+    record = kind.from_json(document)
+    check_digest(document, {item.name for item in dataclasses.fields(kind)})
+    return record
+
+
+def _documents(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def _history_from(text: str) -> list[EpochRecord]:

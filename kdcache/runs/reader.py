@@ -25,6 +25,8 @@ from kdcache.runs.folder import (
     read_config,
     read_history,
     read_summary,
+    refuse_edited_config,
+    refuse_edited_history,
 )
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
 
@@ -98,9 +100,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             f"{folder} without {SUMMARY_FILE}",
             "train a student there first, or finish one: the same command resumes it",
         )
-    return Run(
-        folder, name or str(folder), summary, read_config(folder), tuple(read_history(folder))
-    )
+    config, history = read_config(folder), tuple(read_history(folder))
+    if config is not None:
+        refuse_edited_config(folder, summary)
+    refuse_edited_history(folder, summary)
+    return Run(folder, name or str(folder), summary, config, history)
 
 
 def best_labels_only(beside: Path, validation_digest: str) -> RunSummary | None:

@@ -29,6 +29,7 @@ from kdcache.runs.folder import (
     STUDENT_FILE,
     SUMMARY_FILE,
     config_digest,
+    history_digest,
     read_config,
     remove,
     start_run,
@@ -36,7 +37,7 @@ from kdcache.runs.folder import (
 )
 from kdcache.runs.predictions import save_predictions
 from kdcache.runs.records import EpochRecord, RunConfig, RunSummary
-from kdcache.runtime import load_tensors, save_tensors, write_json, write_text
+from kdcache.runtime import load_tensors, save_tensors, with_digest, write_json, write_text
 
 # what a file of another structure may raise where its fields are read
 _FAULTS = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
@@ -115,7 +116,7 @@ class RunRecorder:
             self._reopen(held, config, device)
         else:
             return None
-        write_json(self.folder / CONFIG_FILE, config.to_json())
+        write_json(self.folder / CONFIG_FILE, with_digest(config.to_json()))
         return held.options.epochs if held is not None else None
 
     def _reopen(self, held: RunConfig, config: RunConfig, device: torch.device) -> None:
@@ -181,9 +182,13 @@ class RunRecorder:
         predictions = self.folder / PREDICTIONS_FILE
         save_predictions(predictions, labels, student=student_logits, teacher=teacher_logits)
         save_tensors(self.folder / STUDENT_FILE, student)
-        write_json(self.folder / CARD_FILE, card.to_json())
-        summary = dataclasses.replace(summary, config_digest=config_digest(self.folder))
-        write_json(self.folder / SUMMARY_FILE, summary.to_json())
+        write_json(self.folder / CARD_FILE, with_digest(card.to_json()))
+        summary = dataclasses.replace(
+            summary,
+            config_digest=config_digest(self.folder),
+            history_digest=history_digest(self.folder),
+        )
+        write_json(self.folder / SUMMARY_FILE, with_digest(summary.to_json()))
 
     def resume(
         self, now: RunConfig, device: torch.device, load: Callable[[dict[str, Any]], None]

@@ -169,9 +169,9 @@ class RunSummary:
     the student saw: matched (the cached ones), unmatched (its own), or live (the teacher ran in
     every step). The class accuracies are in the order of the classes, None for a class without
     images. `unlabelled` counts the images without labels that it learned from; None where there
-    were none. `loss`, `projection` and `views` are None for labels only. `config_digest` is the
-    SHA-256 of config.json as it was when the run ended, None where an older version did not record
-    it.
+    were none. `loss`, `projection` and `views` are None for labels only. `config_digest` and
+    `history_digest` are the SHA-256 of config.json and metrics.jsonl when the run ended, None where
+    an older version did not record them.
     """
 
     name: str
@@ -198,6 +198,7 @@ class RunSummary:
     test_class_accuracy: list[float | None] | None = None
     fingerprint: str | None = None
     config_digest: str | None = None
+    history_digest: str | None = None
     teacher: TeacherScores | None = None
 
     @property

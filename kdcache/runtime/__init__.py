@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     )
     from kdcache.runtime.json_fields import (
         JsonObject,
+        check_digest,
+        json_digest,
+        with_digest,
     )
     from kdcache.runtime.precision import (
         MODEL_ERRORS,

@@ -1,9 +1,41 @@
-"""Reads JSON objects: each field with its type, and an error that names the one that is wrong."""
+"""Reads JSON objects: each field with its type, and an error that names the one that is wrong.
 
+A record that is written for later has its own SHA-256 as its last field.
+"""
+
+import hashlib
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
+
+_DIGEST = "sha256"
+
+
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of its other fields, for `check_digest`."""
+    return {**document, _DIGEST: json_digest(document)}
+
+
+def check_digest(document: Mapping[str, Any], known: Container[str]) -> None:
+    """Raise ValueError unless an object that was read is what `with_digest` returned.
+
+    Of one without a digest, as older versions wrote them, nothing is asked but that its fields are
+    `known`: in a damaged file, the digest's own name may be what is damaged.
+    """
+    others = {key: value for key, value in document.items() if key != _DIGEST}
+    if _DIGEST not in document:
+        unknown = [key for key, value in others.items() if value is not None and key not in known]
+        if unknown:
+            raise ValueError(f"{unknown[0]:.40}: unknown, and there is no {_DIGEST}")
+    elif document[_DIGEST] != json_digest(others):
+        raise ValueError(f"{_DIGEST}: not that of the other fields, so one of them was changed")
+
+
+def json_digest(document: Any) -> str:
+    """SHA-256 of what a JSON document says, however it is laid out."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class JsonObject:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import refused, run
+from commands import as_older, refused, run
 from test_resume import SHAPES, STUDENT, left_by
 
 import precompute_teacher
@@ -64,7 +64,7 @@ def interrupt_after(epochs: int, *arguments: object) -> None:
 def begun_otherwise(out: Path, config: dict[str, Any]) -> None:
     """Make a run's folder one of a run that was begun so: its summary records the digest, too."""
     (out / "config.json").write_text(json.dumps(config))
-    summary = json.loads((out / "summary.json").read_text())
+    summary = as_older(out / "summary.json")
     summary["config_digest"] = config_digest(out)
     (out / "summary.json").write_text(json.dumps(summary))
 
@@ -94,7 +94,7 @@ class TestFinished:
     def test_other_software_matters_to_an_unfinished_run_only(
         self, out: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        config = json.loads((out / "config.json").read_text())
+        config = as_older(out / "config.json")
         config |= {"software": "torch 1.0", "device_type": "cuda"}
         config["options"]["precision"] = "bf16"  # the default on a GPU
         begun_otherwise(out, config)
@@ -104,7 +104,7 @@ class TestFinished:
         assert "software: torch 1.0 and torch " in message and "device_type: cuda and" in message
 
     def test_other_images_are_noticed(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        config = json.loads((out / "config.json").read_text()) | {"images": "0" * 64}
+        config = as_older(out / "config.json") | {"images": "0" * 64}
         begun_otherwise(out, config)
         message = refused(train_student.main, capsys, *LABELS, "--out", out)
         assert f"the cache and images with which {out} was begun; found images: 000" in message
@@ -295,7 +295,7 @@ def test_a_run_of_an_older_version_has_options_that_did_nothing(tmp_path: Path) 
     """0.1.0 recorded --temperature for labels only, too, and --overwrite."""
     out = tmp_path / "run"
     interrupt_after(1, *LABELS, "--out", out)
-    document = json.loads((out / "config.json").read_text())
+    document = as_older(out / "config.json")
     document["options"] |= {"temperature": 4.0, "overwrite": True, "resume": None}
     (out / "config.json").write_text(json.dumps(document))
     assert run(train_student.main, "--resume", out) == 0

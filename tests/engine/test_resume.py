@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 from cache_makers import flip, reverse_logits
-from commands import refused, run
+from commands import as_older, refused, run
 
 import precompute_teacher
 import train_student
@@ -42,14 +42,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+OF_ITS_PLACE = {"name", "seconds", "config_digest", "history_digest", "sha256"}
+
+
 def left_by(folder: Path) -> dict[str, Any]:
     """What does not depend on the clock or the folder."""
     summary = json.loads((folder / "summary.json").read_text())
     history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
-        "summary": {
-            key: summary[key] for key in summary.keys() - {"name", "seconds", "config_digest"}
-        },
+        "summary": {key: summary[key] for key in summary.keys() - OF_ITS_PLACE},
         "history": [
             {key: entry[key] for key in entry.keys() - {"seconds", "images_per_second"}}
             for entry in history
@@ -123,10 +124,10 @@ def test_other_images_are_noticed_without_a_cache(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(train_student.main, *SHAPES, *STUDENT, "--alpha", 0, "--out", tmp_path / "run") == 0
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = as_older(tmp_path / "run" / "config.json")
     config["options"]["limit"] = 90
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = as_older(tmp_path / "run" / "summary.json")
     del summary["config_digest"]  # as in an older run, where the edit itself is not noticed
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     message = refused(train_student.main, capsys, "--resume", tmp_path / "run")
@@ -171,7 +172,7 @@ def test_an_older_run_knows_no_content(cache: Path, tmp_path: Path) -> None:
     state = torch.load(out / "last.pt", weights_only=True)
     del state["config"]["content_digest"]
     torch.save(state, out / "last.pt")
-    document = json.loads((out / "config.json").read_text())
+    document = as_older(out / "config.json")
     del document["content_digest"]
     (out / "config.json").write_text(json.dumps(document))
     (out / "summary.json").unlink()
@@ -371,7 +372,7 @@ EDITS = {
 
 
 def edit(folder: Path, key: str) -> None:
-    document = json.loads((folder / "config.json").read_text())
+    document = as_older(folder / "config.json")
     *outer, name = key.split(".")
     (document[outer[0]] if outer else document)[name] = EDITS[key]
     (folder / "config.json").write_text(json.dumps(document))
@@ -393,10 +394,27 @@ def test_the_config_of_a_finished_run_is_what_it_was(
     assert f"expected {out}/config.json as it was when the run ended" in message
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "config.json").write_text(text)
-    summary = json.loads((out / "summary.json").read_text())
+    summary = as_older(out / "summary.json")
     del summary["config_digest"]
     (out / "summary.json").write_text(json.dumps(summary))
     assert run(train_student.main, "--resume", out) == 0, "an older run has no digest"
+
+
+@pytest.mark.parametrize(("old", "new"), [('"epochs": 2', '"epochs": 3'), ("--epochs 2", "")])
+def test_nor_is_that_of_an_unfinished_one_edited(
+    old: str, new: str, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More epochs by hand, or another command: neither is what the run was begun with."""
+    out = tmp_path / "run"
+    shutil.copytree(finished(cache), out)
+    (out / "summary.json").unlink()
+    text = (out / "config.json").read_text()
+    assert old in text
+    (out / "config.json").write_text(text.replace(old, new))
+    message = refused(train_student.main, capsys, "--resume", out)
+    assert f"expected {out}/config.json as train_student.py writes it; found sha256:" in message
+    (out / "config.json").write_text(text)
+    assert run(train_student.main, "--resume", out) == 0
 
 
 @functools.cache

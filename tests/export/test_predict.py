@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import refused, run
+from commands import as_older, refused, run
 from PIL import Image
 
 from kdcache.cli import main as tools
@@ -199,7 +199,7 @@ def test_an_older_run_is_taken_at_its_input_size_and_says_so(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = Path(shutil.copytree(finished, tmp_path / "old"))
-    card = json.loads((old / "student.json").read_text())
+    card = as_older(old / "student.json")
     del card["image_shape"]
     (old / "student.json").write_text(json.dumps(card))
     paths = image_files([finished.parent / "images" / "test" / "cat"])

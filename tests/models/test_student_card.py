@@ -9,9 +9,11 @@ import pytest
 from kdcache.errors import DataError
 from kdcache.models import Preprocessing, StudentCard
 from kdcache.models.student_card import read_student_card
+from kdcache.runtime import with_digest
 
 PREPROCESSING = Preprocessing(40, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), ("a", "b"))
 CARD = StudentCard(PREPROCESSING, "resnet18", True, (32, 48), "0f" * 32)
+SEALED = with_digest(CARD.to_json())
 
 
 def written(path: Path, document: Any) -> Path:
@@ -26,7 +28,17 @@ def test_a_card_comes_back(card: StudentCard, tmp_path: Path) -> None:
 
 def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     document = CARD.to_json() | {"colour_space": "sRGB"}
-    assert read_student_card(written(tmp_path / "student.json", document)) == CARD
+    path = written(tmp_path / "student.json", with_digest(document))
+    assert read_student_card(path) == CARD
+
+
+def test_a_field_that_is_neither_known_nor_vouched_for_is_refused(tmp_path: Path) -> None:
+    """It may be the digest's own name that is damaged."""
+    document = {"sha257" if key == "sha256" else key: value for key, value in SEALED.items()}
+    with pytest.raises(DataError, match="found sha257: unknown, and there is no sha256"):
+        read_student_card(written(tmp_path / "student.json", document | {"image_size": 64}))
+    with pytest.raises(DataError, match="found sha256: not that of the other fields"):
+        read_student_card(written(tmp_path / "student.json", SEALED | {"image_size": 64}))
 
 
 def test_a_card_of_version_0_1_0_is_read() -> None:

@@ -34,6 +34,7 @@ SUMMARY = dataclasses.replace(
     best_epoch=2,
     validation_digest="v" * 64,
     config_digest="c" * 64,
+    history_digest="e" * 64,
     validation_class_accuracy=[0.25, None, 1.0],
     test_class_accuracy=[0.5, 0.75, None],
 )

@@ -29,8 +29,9 @@ from kdcache.runs import (
     reader,
     resumed_options,
 )
-from kdcache.runs.folder import start_run
+from kdcache.runs.folder import config_digest, history_digest, start_run
 from kdcache.runs.predictions import read_predictions, save_predictions
+from kdcache.runtime import with_digest
 
 V01 = Path(__file__).parent.parent / "data" / "v0.1"
 
@@ -271,6 +272,32 @@ class TestFinding:
                 main, capsys, "compare", folder, "--html", tmp_path / "page.html"
             )
 
+    @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+    def test_what_was_edited_after_the_end_is_refused(
+        self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = write_run(tmp_path / "run", 0.5)
+        digests = {
+            "config_digest": config_digest(folder),
+            "history_digest": history_digest(folder),
+        }
+        summary = json.loads((folder / "summary.json").read_text()) | digests
+        (folder / "summary.json").write_text(json.dumps(with_digest(summary)))
+        assert len(read_run(folder).history) == 3
+        (folder / name).write_text((folder / name).read_text().replace("0.", "0.9", 1))
+        expected = f"expected {folder / name} as it was when the run ended; found one that was"
+        assert expected in refused(main, capsys, "compare", folder)
+        if name == "config.json":
+            assert expected in refused(main, capsys, "predict", folder, "x.png")
+            assert expected in refused(main, capsys, "export", folder, "--format", "pt2")
+
+    def test_numbers_are_those_that_were_written(self, tmp_path: Path) -> None:
+        folder = write_run(tmp_path / "run", 0.5)
+        document = with_digest(json.loads((folder / "summary.json").read_text()))
+        (folder / "summary.json").write_text(json.dumps(document | {"test_accuracy": 0.75}))
+        with pytest.raises(DataError, match=r"run/summary\.json as .* found sha256: not that of"):
+            read_summary(folder)
+
     def test_the_command_is_the_recorded_one_or_made_from_the_options(self, tmp_path: Path) -> None:
         write_run(tmp_path / "a", 0.5, alpha=0.9, temperature=2.0, seed=3)
         recorded = write_run(tmp_path / "b", 0.5) / "config.json"
@@ -385,6 +412,7 @@ class TestRunsOfVersion01:
                 "validation_class_accuracy",
                 "test_class_accuracy",
                 "config_digest",
+                "history_digest",
                 "unlabelled",
             ]
             new = dict.fromkeys(names)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdcache.runtime import JsonObject
+from kdcache.runtime import JsonObject, check_digest, with_digest
 
 DOCUMENT = json.loads(
     """{"name": "vit", "count": 3, "rate": 0.5, "whole": 2, "flag": false, "names": ["a", "b"],
@@ -139,3 +139,24 @@ def test_a_wrong_field_is_named_with_what_was_expected_and_found(
     with pytest.raises(ValueError) as error:
         read(entry)
     assert str(error.value) == fault
+
+
+class TestDigest:
+    def test_it_is_the_sha256_of_the_other_fields(self) -> None:
+        """By hand: printf '{"a": 1, "b": [null]}' | sha256sum."""
+        digest = "3c6c12e2882d7c0f50f31bd7ad90f0491f420ce2f4bfab3e2594dac5fbfd070c"
+        assert with_digest({"b": [None], "a": 1}) == {"b": [None], "a": 1, "sha256": digest}
+
+    def test_any_layout_and_any_field_will_do(self) -> None:
+        document = with_digest({"later": float("nan"), "a": {"ü": 0.1}})
+        check_digest(json.loads(json.dumps(document, indent=4, sort_keys=True)), ())
+
+    @pytest.mark.parametrize("change", [{"a": 2}, {"b": 1}, {"sha256": "0" * 64}, {"sha256": None}])
+    def test_what_was_changed_is_refused(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="sha256: not that of the other fields"):
+            check_digest(with_digest({"a": 1}) | change, ("a", "b"))
+
+    def test_without_one_every_field_must_be_known(self) -> None:
+        check_digest({"a": 1, "gone": None}, ("a",))
+        with pytest.raises(ValueError, match="b: unknown, and there is no sha256"):
+            check_digest({"a": 1, "b": 2}, ("a",))

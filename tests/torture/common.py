@@ -1,6 +1,8 @@
 """What the torture scripts share: small caches computed from indices, children, rows of a table."""
 
 import argparse
+import builtins
+import io
 import os
 import pickle
 import select
@@ -192,12 +194,23 @@ class Row:
         return f"| {self.what} | {self.count:,} | {bad}{self.outcome} |"
 
 
-def main(run: Callable[[int, int], Row], quick: int) -> None:
-    """The command line of a script whose `run(count, seed)` does its work."""
+Run = Callable[[int, int], Row]
+
+
+def main(run: Run, quick: int, commands: Run | None = None) -> None:
+    """The command line of a script whose `run(count, seed)` does its work.
+
+    Args:
+        commands: does it with --commands, on what phases.py runs in place of the cache's writer.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=quick)
     parser.add_argument("--seed", type=int, default=0)
+    if commands is not None:
+        parser.add_argument("--commands", action="store_true", help="both phases' commands")
     arguments = parser.parse_args()
+    if commands is not None and arguments.commands:
+        run = commands
     row = run(arguments.count, arguments.seed)
     print(row)
     for violation in row.violations[:20]:
@@ -291,6 +304,7 @@ WRITE_CALLS = (
     "fdatasync",
     "ftruncate",
     "rename",
+    "replace",
     "unlink",
     "posix_fallocate",
 )
@@ -314,5 +328,27 @@ def hooked(around: Callable[..., Any], reading: bool = False) -> Iterator[None]:
         return call
 
     hooks = {name: hook(name) for name in WRITE_CALLS}
-    with replaced(os, **hooks):
+    with replaced(os, **hooks), replaced(builtins, open=_open_by_hooks):
         yield
+
+
+_open = open
+
+
+def _open_by_hooks(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+    """`open`, but a file that is written through a descriptor writes by the calls of `os`."""
+    if mode == "wb" and isinstance(file, int):
+        return io.BufferedWriter(_ByHooks(file, mode))
+    return _open(file, mode, *arguments, **named)
+
+
+class _ByHooks(io.FileIO):
+    """A file as Python's own code would write it if it were not in C."""
+
+    def write(self, data: Any) -> int:
+        return os.write(self.fileno(), data)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self.tell() if size is None else size
+        os.ftruncate(self.fileno(), size)
+        return size

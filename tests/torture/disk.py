@@ -83,6 +83,9 @@ class Disk:
         self.names[name] = inode
         self.log.append(Name(name, inode))
 
+    def _name(self, path: str | Path) -> str:
+        return str(Path(os.path.abspath(path)).relative_to(self.root))
+
     def _add(self, operation: Write | Size) -> None:
         apply(operation, self.content[operation.inode])
         self.log.append(operation)
@@ -100,10 +103,10 @@ class Disk:
         """For `hooked`: carry out a call and record it."""
         result = real(*arguments)
         match call, arguments:
-            case "open", (path, *_) if not Path(path).is_relative_to(self.root):
+            case "open", (path, *_) if not Path(os.path.abspath(path)).is_relative_to(self.root):
                 self.opened[result] = ".."  # the folders above are not what is looked at
             case "open", (path, *_):
-                name = str(Path(path).relative_to(self.root))
+                name = self._name(path)
                 if Path(path).is_dir():
                     self.opened[result] = "" if name == "." else name
                 else:
@@ -112,25 +115,24 @@ class Disk:
                     self.opened[result] = self.names[name]
                     self._catch_up(self.names[name], Path(path))
             case "mkdir", (path, *_):
-                self._new(str(Path(path).relative_to(self.root)), FOLDER)
+                self._new(self._name(path), FOLDER)
             case "pwrite", (fd, data, offset):
                 self._add(Write(self.opened[fd], offset, bytes(data[:result])))
             case "write", (fd, data):
-                self._add(
-                    Write(self.opened[fd], len(self.content[self.opened[fd]]), bytes(data[:result]))
-                )
+                offset = os.lseek(fd, 0, os.SEEK_CUR) - result
+                self._add(Write(self.opened[fd], offset, bytes(data[:result])))
             case "posix_fallocate", (fd, offset, size):
                 self._add(Size(self.opened[fd], offset + size, reserves=True))
             case "ftruncate", (fd, size):
                 self._add(Size(self.opened[fd], size, reserves=False))
             case "fsync" | "fdatasync", (fd,):
                 self.log.append(Sync(self.opened[fd]))
-            case "rename", (source, path):
-                old, new = (str(Path(p).relative_to(self.root)) for p in (source, path))
+            case "rename" | "replace", (source, path):
+                old, new = self._name(source), self._name(path)
                 self.names[new] = self.names.pop(old)
                 self.log.append(Name(new, self.names[new], old))
             case "unlink", (path, *_):
-                name = str(Path(path).relative_to(self.root))
+                name = self._name(path)
                 del self.names[name]
                 self.log.append(Name(name, None))
         return result

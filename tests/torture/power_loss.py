@@ -2,7 +2,8 @@
 
 Recorded: every write, size and synchronisation of every file, and every name made, changed or
 removed, of fresh runs of one, two and four processes, of runs that replace a cache of another
-manifest, and of runs that resume after a power loss. What libhdf5 wrote is recorded as the 512-byte
+manifest, and of runs that resume after a power loss; with `--commands`, of `precompute` and `train`
+in the scenes of phases.py. What libhdf5 wrote is recorded as the 512-byte
 sectors that differ when Python opens the file next.
 
 Simulated: the run is cut at any moment; of what no completed fsync or fdatasync of that file
@@ -17,13 +18,22 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count as count_from_0
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from kdcache.cli.callbacks import ShowTraining
 from kdcache.errors import KdcacheError
+from kdcache.runs import EpochRecord
+from torture import phases
 from torture.common import Job, Row, fill_in_turn, hooked, main, replaced, wrong_name
 from torture.disk import Disk, Finished, crash, materialise
+from torture.phases import snapshot
 
 JOB, OTHER = Job(), Job("zeros")  # an untrained ViT gives zeros, the very bytes of reserved space
 SCENES = (
@@ -128,5 +138,80 @@ def run(count: int, seed: int) -> Row:
     return row
 
 
+def record_command(stage: phases.Stage, root: Path) -> Disk:
+    """Carry out a command in `root` and record it, and what it has said to be saved."""
+
+    @contextmanager
+    def recording(report: Callable[[Any], None]) -> Iterator[None]:
+        disk = Disk(Path.cwd())
+
+        def on_epoch(shown: Any, run: Any, record: EpochRecord) -> None:
+            disk.log.append(Finished(record.epoch))
+
+        with hooked(disk, reading=True), replaced(ShowTraining, on_epoch=on_epoch):
+            yield
+        disk.log.append(Finished(None))
+        report(disk)
+
+    code, said = stage.disturb(root, recording)
+    assert code == 0, said
+    return said[0]
+
+
+def check_command(stage: phases.Stage, root: Path, safe: set[int | None]) -> str | None:
+    """What is wrong with what was `safe`, epochs or all of it (None), or with going on."""
+    fault = None
+    if None in safe and snapshot(root) != stage.expected:
+        fault = "a finished run is lost"
+    elif epochs := [epoch for epoch in safe if epoch is not None]:
+        path = root / "new" / "run" / "last.pt"
+        kept = len(torch.load(path, weights_only=True)["history"]) if path.exists() else 0
+        fault = f"epoch {max(epochs)} is lost" if kept < max(epochs) else None
+    return fault or stage.check(root)
+
+
+def run_commands(count: int, seed: int) -> Row:
+    row = Row("The same of the commands `precompute` and `train`", count)
+    generator = random.Random(seed)
+    recorded, disk, ends = 0, None, Counter[bool]()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        replaced(os, fsync=lambda fd: None, fdatasync=lambda fd: None),
+    ):
+        folder = Path(name)
+        stages = phases.stages()
+        of_a_record = min(50, count // 20 + 1)
+        for number in range(count):
+            if number % of_a_record == 0:
+                root = folder / f"{number}"
+                going_on = disk is not None and recorded % 2 == 1
+                stage = stages[recorded // 2 % len(stages)]
+                if going_on and disk is not None:  # with what a loss of power has left
+                    cut = generator.randint(disk.first, len(disk.log))
+                    materialise(crash(disk.log, cut, generator), root)
+                else:
+                    stage.set_up(root)
+                disk, recorded = record_command(stage, root), recorded + 1
+                shutil.rmtree(root)
+            assert disk is not None
+            cut, root = generator.randint(disk.first, len(disk.log)), folder / "crash"
+            materialise(crash(disk.log, cut, generator), root)
+            safe = {
+                operation.block for operation in disk.log[:cut] if isinstance(operation, Finished)
+            }
+            ends[bool(safe)] += 1
+            if fault := check_command(stage, root, safe):
+                row.violations.append(
+                    f"{stage.scene.name}, operation {cut} of {len(disk.log)}: {fault}"
+                )
+            shutil.rmtree(root)
+    row.outcome = (
+        f"{recorded} recorded runs of {len(stages)} scenes; the same command went on from each"
+        " state to the undisturbed files, bit for bit; in"
+        f" {ends[True]:,} states an epoch or all had been saved, and was there"
+    )
+    return row
+
+
 if __name__ == "__main__":
-    main(run, 300)
+    main(run, 300, run_commands)

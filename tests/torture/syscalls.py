@@ -1,8 +1,10 @@
-"""A writer killed at every single call that changes the disk: before, amid and after it.
+"""A run killed at every single call that changes the disk: before, amid and after it.
 
-Simulated: a process that sends itself SIGKILL at each of its calls, in fresh runs of one and of two
-processes, in a run that resumes, and in runs that replace a finished or an unfinished cache of
-another manifest. In the middle means: half of the bytes are written. What libhdf5 writes while it
+Simulated: a process that sends itself SIGKILL at each of its calls. The cache's writer, in fresh
+runs of one and of two processes, in a run that resumes, and in runs that replace a finished or an
+unfinished cache of another manifest; with `--commands` the commands of both phases, phase one with
+the thread that writes behind the teacher, phase two fresh, resumed, in the place of another run,
+and extended. Amid means: half of the bytes are written. What libhdf5 writes while it
 makes `NAME.h5.partial.tmp` does not go through Python: that file is left cut short at many sizes
 instead, and where strace is installed the process is also killed at the kernel calls themselves,
 libhdf5's included. The cases are all there are; a smaller `--count` takes some of them.
@@ -15,14 +17,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdcache.cache import writer as cache_writer
 from kdcache.errors import KdcacheError
+from torture import phases
 from torture.common import Job, Row, fill_in_turn, fork, hooked, main, replaced, wrong_name
 
 JOB, OTHER = Job(), Job("zeros")
@@ -122,26 +126,44 @@ def killed_by_hook(scene: Scene, path: Path, place: int, when: str) -> None:
         scene.run(path)
 
 
-def cases(folder: Path) -> Iterator[tuple[str, Scene, Callable[[Path], None]]]:
-    """(name, scene, the run that dies) of every case that Python's own calls give."""
+def moments(name: str) -> tuple[str, ...]:
+    """When a process may die at a call."""
+    return ("before", "amid", "after") if name in ("write", "pwrite") else ("before", "after")
+
+
+def cases(folder: Path, expected: bytes) -> Iterator[tuple[str, Callable[[Path], str | None]]]:
+    """(name, what is wrong after it) of every case that Python's own calls give."""
     for number, scene in enumerate(SCENES):
+
+        def after(path: Path, deadly: Callable[[Path], None], scene: Scene = scene) -> str | None:
+            scene.prepare(path / "t.h5")
+            code, _ = fork(lambda report: deadly(path / "t.h5")).finish()
+            killed = code == -signal.SIGKILL
+            return check(scene, path / "t.h5", expected) if killed else f"ended with {code}"
+
         for place, name in enumerate(calls_of(scene, folder / f"calls-{number}" / "t.h5")):
-            for when in (
-                ("before", "amid", "after") if name in ("write", "pwrite") else ("before", "after")
-            ):
-                yield (
-                    f"{scene.name}, {when} call {place} ({name})",
-                    scene,
-                    lambda path, scene=scene, place=place, when=when: killed_by_hook(
-                        scene, path, place, when
-                    ),
-                )
+            for when in moments(name):
+                deadly = partial(killed_by_hook, scene, place=place, when=when)
+                yield f"{scene.name}, {when} call {place} ({name})", partial(after, deadly=deadly)
         for share in range(0, 17) if scene.name != "resuming" else ():
-            yield (
-                f"{scene.name}, cut short in the making",
-                scene,
-                lambda path, scene=scene, share=share / 16: cut_creation(scene, path, share),
-            )
+            deadly = partial(cut_creation, scene, share=share / 16)
+            yield f"{scene.name}, cut short in the making", partial(after, deadly=deadly)
+
+
+def cases_of_commands() -> Iterator[tuple[str, Callable[[Path], str | None]]]:
+    """The same of the commands."""
+    for stage in phases.stages():
+        for place, name in enumerate(stage.calls()):
+            for when in moments(name):
+                what = f"{stage.scene.name}, {when} call {place} ({name})"
+                yield what, partial(killed_command, stage, place=place, when=when)
+
+
+def killed_command(stage: phases.Stage, root: Path, place: int, when: str) -> str | None:
+    """What is wrong after a command died at a call."""
+    stage.set_up(root)
+    code, said = stage.disturb(root, lambda report: hooked(killer(place, when)))
+    return stage.check(root) if code == -signal.SIGKILL else f"ended with {code}: {said}"
 
 
 def check(scene: Scene, path: Path, expected: bytes) -> str | None:
@@ -204,31 +226,36 @@ def at_kernel_calls(folder: Path, expected: bytes) -> Iterator[str | None]:
                 yield check(scene, path, expected)
 
 
+def carry_out(
+    row: Row,
+    every: Sequence[tuple[str, Callable[[Path], str | None]]],
+    count: int,
+    seed: int,
+    folder: Path,
+) -> bool:
+    """Take `count` of the cases, each in a folder of its own; whether these are all."""
+    chosen = every if count >= len(every) else random.Random(seed).sample(every, count)
+    for number, (what, outcome) in enumerate(chosen):
+        fault = outcome(folder / f"{number}")
+        row.violations += [f"{what}: {fault}"] if fault else []
+        shutil.rmtree(folder / f"{number}")
+    row.count = len(chosen)
+    return len(chosen) == len(every)
+
+
 def run(count: int, seed: int) -> Row:
     row = Row("SIGKILL at every call that writes: before, amid, after", 0)
-    generator = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         JOB.fill(folder / "undisturbed.h5")
         expected = (folder / "undisturbed.h5").read_bytes()
-        every = list(cases(folder))
-        chosen = every if count >= len(every) else generator.sample(every, count)
-        for number, (what, scene, deadly) in enumerate(chosen):
-            path = folder / f"{number}" / "t.h5"
-            scene.prepare(path)
-            code, _ = fork(lambda report, deadly=deadly, path=path: deadly(path)).finish()
-            fault = (
-                check(scene, path, expected) if code == -signal.SIGKILL else f"ended with {code}"
-            )
-            row.violations += [f"{what}: {fault}"] if fault else []
-            shutil.rmtree(path.parent)
-        row.count = len(chosen)
-        share = "all" if count >= len(every) else f"{len(chosen)} of"
+        every = list(cases(folder, expected))
+        whole = carry_out(row, every, count, seed, folder)
         row.outcome = (
-            f"{share} {len(every)} cases of {len(SCENES)} scenes,"
+            f"{'all' if whole else f'{row.count} of'} {len(every)} cases of {len(SCENES)} scenes,"
             " each resumed to the undisturbed file"
         )
-        if share == "all" and shutil.which("strace") and sys.platform == "linux":
+        if whole and shutil.which("strace") and sys.platform == "linux":
             faults = list(at_kernel_calls(folder, expected))
             row.violations += [f"kernel call: {fault}" for fault in faults if fault]
             row.count += len(faults)
@@ -238,5 +265,17 @@ def run(count: int, seed: int) -> Row:
     return row
 
 
+def run_commands(count: int, seed: int) -> Row:
+    row = Row("The same of the commands `precompute` and `train`", 0)
+    with tempfile.TemporaryDirectory() as name:
+        every = list(cases_of_commands())
+        whole = carry_out(row, every, count, seed, Path(name))
+    row.outcome = (
+        f"{'all' if whole else f'{row.count} of'} {len(every)} cases of {len(phases.SCENES)}"
+        " scenes; the same command went on to the undisturbed files, bit for bit"
+    )
+    return row
+
+
 if __name__ == "__main__":
-    main(run, 60)
+    main(run, 60, run_commands)
