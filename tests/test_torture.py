@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from torture import (
     corruption,
+    damage,
     errors,
     full_disk,
+    fuzzing,
     headers,
     kills,
     power_loss,
     races,
+    scripts,
     strangers,
     students,
     syscalls,
@@ -27,6 +30,7 @@ from torture.common import Row, replaced
 from kdcache.cache import reader, seal, writer
 from kdcache.cache.seal import Seal
 from kdcache.distill import matching
+from kdcache.runs import folder
 from kdcache.runtime import files
 
 SEED = 20
@@ -61,6 +65,9 @@ def ignoring_what_is_appended(fd: int, name: str) -> seal.Layout:
         (strangers, 8),
         (races, 30),
         (students, 5),
+        (scripts, 3),
+        (damage, 480),
+        (fuzzing, 210),
     ],
     ids=lambda value: getattr(value, "__name__", "").removeprefix("torture."),
 )
@@ -99,6 +106,12 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
             files,
             {"sync_folder": lambda folder: None},
             "is lost",
+        ),
+        (
+            lambda: damage.run(480, SEED),
+            folder,
+            {"check_digest": lambda document, known: None},
+            "accepted",
         ),
         (
             lambda: corruption.run(200, SEED),
@@ -140,6 +153,7 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
     ids=[
         "names not synchronised",
         "names of a run not synchronised",
+        "digests of a run's records not checked",
         "seal not checked",
         "appended bytes ignored",
         "a traceback of a command",

@@ -27,7 +27,7 @@ from kdcache.runs import (
     read_history,
     read_summary,
 )
-from kdcache.runs.folder import config_digest
+from kdcache.runs.folder import config_digest, history_digest
 from kdcache.runs.predictions import read_predictions
 from kdcache.runs.recorder import Checkpoint
 from kdcache.runtime import save_tensors
@@ -256,8 +256,11 @@ class TestOrder:
         files = ["config.json", "predictions.pt", "student.pt", "student.json", "summary.json"]
         assert named == files
         folder = recorder.folder
-        digest = config_digest(folder)
-        assert read_summary(folder) == dataclasses.replace(summary, config_digest=digest)
+        digests = {
+            "config_digest": config_digest(folder),
+            "history_digest": history_digest(folder),
+        }
+        assert read_summary(folder) == dataclasses.replace(summary, **digests)
         assert read_student_card(folder / "student.json") == card
         weights = torch.load(folder / "student.pt", weights_only=True)
         assert weights.keys() == MODEL.keys()

@@ -32,7 +32,7 @@ KINDS = (
 def damage(good: bytes, kind: str, generator: random.Random) -> bytes:
     """The file's bytes with one damage of a kind; it may by chance be none."""
     bad = bytearray(good)
-    size = generator.choice((512, 4096))
+    size = min(generator.choice((512, 4096)), len(good) // 2)
     one, other = (generator.randrange(0, len(good), size) for _ in range(2))
     run = min(size, len(good) - max(one, other))
     match kind:

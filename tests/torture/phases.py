@@ -205,7 +205,7 @@ def snapshot(root: Path) -> dict[str, Any]:
     both are the same object, which they are not where a run was resumed.
     """
     return {
-        str(path.relative_to(root)): _plain(torch.load(path, weights_only=True))
+        str(path.relative_to(root)): plain(torch.load(path, weights_only=True))
         if path.name == "last.pt"
         else path.read_bytes()
         for path in root.rglob("*")
@@ -213,13 +213,13 @@ def snapshot(root: Path) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Nested containers with the tensors' bytes in their places."""
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.numpy().tobytes()
     if isinstance(value, dict):
-        return [(key, _plain(one)) for key, one in value.items()]
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+        return [(key, plain(one)) for key, one in value.items()]
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def is_one_line(said: list[Any]) -> bool:

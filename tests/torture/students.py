@@ -73,8 +73,8 @@ def train(options: TrainOptions, training_data: TrainingData) -> Child:
     return fork(work)
 
 
-OF_ITS_PLACE = {"seconds", "name", "config_digest"}
-"""What a summary says of its run's duration and folder, which config.json names, too."""
+OF_ITS_PLACE = {"seconds", "name", "config_digest", "history_digest", "sha256"}
+"""What a summary says of its run's duration and folder, and the digests of files that name them."""
 
 
 def result(folder: Path) -> dict[str, Any]:
