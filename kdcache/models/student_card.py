@@ -57,7 +57,8 @@ class StudentCard:
         shape = None
         if "image_shape" in entry:
             height, width = entry.numbers("image_shape", 2)
-            if not (height.is_integer() and width.is_integer() and min(height, width) > 0):
+            whole = height.is_integer() and width.is_integer()
+            if not (whole and min(height, width) > 0 and max(height, width) < 2**31):
                 raise ValueError(f"image_shape: expected pixels, found {height} and {width}")
             shape = (int(height), int(width))
         image_size = entry.integer("image_size", 1, int(IMAGE_SIZES.high) + 1)

@@ -71,6 +71,7 @@ def test_a_card_of_version_0_1_0_is_read() -> None:
         ({"small_stem": "yes"}, "small_stem: expected true or false, found 'yes'"),
         ({"image_shape": [32]}, "image_shape: expected 2 numbers, found [32]"),
         ({"image_shape": [32, 0]}, "image_shape: expected pixels, found 32.0 and 0.0"),
+        ({"image_shape": [32, 2**31]}, "image_shape: expected pixels, found 32.0 and 2147483648.0"),
         ({"image_shape": [32, 0.5]}, "image_shape: expected pixels, found 32.0 and 0.5"),
         ({"fingerprint": 3}, "fingerprint: expected text, found 3"),
     ],
