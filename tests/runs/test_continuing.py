@@ -206,6 +206,8 @@ class TestResumedOptions:
         with pytest.raises(OptionError, match=f"as in {tmp_path}/config.json; found --student x:y"):
             resumed_options(tmp_path, student="x:y")
         assert resumed_options(tmp_path, student="their_nets:net").student == "their_nets:net"
+        with pytest.raises(OptionError, match=r"expected --projection None, as in .*config\.json"):
+            resumed_options(tmp_path, student="their_nets:net", projection="x:y")
 
 
 class TestExtendedOptions:
