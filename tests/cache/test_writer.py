@@ -31,6 +31,7 @@ from kdcache.cache import writer as writers
 from kdcache.cache.reader import open_cache
 from kdcache.cache.writer import CacheWriter
 from kdcache.errors import CacheDamagedError, DataError, OptionError, PeerError
+from kdcache.runtime import files
 
 
 class TestRoundTrip:
@@ -346,14 +347,14 @@ class TestNoRoom:
     def test_a_folder_above_that_cannot_be_read_does_no_harm(
         self, good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        own, sync = tmp_path / "own", writers.sync_folder
+        own, sync = tmp_path / "own", files.sync_folder
 
         def forbidden(folder: Path) -> None:
             if folder != own:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             sync(folder)
 
-        monkeypatch.setattr(writers, "sync_folder", forbidden)
+        monkeypatch.setattr(files, "sync_folder", forbidden)
         write_cache(own / "t.h5", make_manifest())
         assert (own / "t.h5").read_bytes() == good
 
