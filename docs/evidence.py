@@ -419,7 +419,8 @@ def other_probe(training_data: TrainingData, variant: str) -> TrainingData:
     if "uncalibrated" in variant:
         train = train * probe.temperature
     changed = TeacherTargets(usual.projection, {"student": train}, usual.predictions)
-    return TrainingData(training_data.images, cache, {"probe": changed})
+    own = {("probe", "probabilities", None): changed}  # as `targets("probe")` looks for it
+    return TrainingData(training_data.images, cache, own)
 
 
 def markdown(summaries: dict[str, list[RunSummary]]) -> str:

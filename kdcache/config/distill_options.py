@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcache.config.choices import COMBINATIONS, LABELS, LOSSES, PROJECTIONS
+from kdcache.config.choices import COMBINATIONS, LABELS, LOSSES, PROJECTIONS, VIEW_POLICIES
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -30,7 +30,7 @@ _LABELS_OF_ONE = Need(
     lambda options: len(options.caches) < 2 or options.labels == "dataset",
     _ONE_TEACHER.found,
 )
-CACHED_VIEWS = Need(
+_CACHED_VIEWS = Need(
     CACHE.words, lambda options: options.cache or options.augment != "cached", CACHE.found
 )
 _LABELS_OF_CACHE = Need(
@@ -194,6 +194,16 @@ class DistillOptions(DatasetOptions):
         within=Range(0, 1),
         group=Group.DISTILLATION,
         needs=[_DISTILLS],
+    )
+    augment: str | None = option(
+        None,
+        "the student's views: the cached ones, or its own (default: cached where there are several"
+        " and each is shown 8 times at most, else crop-flip)",
+        Role.RECIPE,
+        choices=("cached",),
+        registry=VIEW_POLICIES,
+        group=Group.DISTILLATION,
+        needs=[_CACHED_VIEWS],
     )
     views: int | None = option(
         None,

@@ -10,9 +10,8 @@ from typing import ClassVar
 from kdcache.config.choices import (
     MIXES,
     OPTIMIZERS,
-    VIEW_POLICIES,
 )
-from kdcache.config.distill_options import CACHED_VIEWS, LABEL_TERM, DistillOptions
+from kdcache.config.distill_options import LABEL_TERM, DistillOptions
 from kdcache.config.fields import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -113,16 +112,6 @@ class TrainOptions(DistillOptions):
         within=Range(0, 1),
         group=Group.OPTIMISATION,
         needs=[LABEL_TERM],
-    )
-    augment: str | None = option(
-        None,
-        "the student's views: the cached ones, or its own (default: cached where there are several"
-        " and each is shown 8 times at most, else crop-flip)",
-        Role.RECIPE,
-        choices=("cached",),
-        registry=VIEW_POLICIES,
-        group=Group.DISTILLATION,
-        needs=[CACHED_VIEWS],
     )
     train_images: int | None = option(
         None,
