@@ -199,7 +199,7 @@ def _report(sweep: "search.Sweep") -> int:
         say(f"\n{comparison.table()}\n\n{comparison.words}")
     pruned = sweep.pruned
     if pruned:
-        say(f"{len(pruned)} of {len(students)} students were ended early")
+        say(f"the pruner ended {len(pruned)} of {len(students)} students early")
     for name, error in sweep.failed:
         say(f"{name} failed: {error}")
     missing = len(students) - len(finished) - len(pruned)
