@@ -43,7 +43,7 @@ DEFAULT = {"temperature": 2.0, "alpha": 0.5}
 FEW, ALL = ["--limit", 4000], []  # 3,200 training images of CIFAR-10, or 40,000
 IMAGENET = {  # teacher, its input in pixels, cached views, images
     "imagenet": ("efficientnet_lite0", 96, 4, FEW),
-    "imagenet-features": ("efficientnet_lite0", 96, 4, FEW),
+    "lite2-160-features": ("efficientnet_lite2", 160, 4, FEW),
     "lite0-96": ("efficientnet_lite0", 96, 16, FEW),
     "lite0-160": ("efficientnet_lite0", 160, 4, FEW),
     "lite2-96": ("efficientnet_lite2", 96, 4, FEW),
@@ -318,9 +318,10 @@ ALL_LABELS = {
     "distilled, 1 view": DEFAULT | {"epochs": 8},
 }
 FEATURES: dict[str, Settings] = {
-    "labels only": LABELS | {"epochs": 25},
-    "distilled, 1,000 logits": DEFAULT | {"epochs": 25},
-    "distilled, 1,280 features": DEFAULT | {"epochs": 25, "teacher": "imagenet-features"},
+    "labels only": LABELS | {"epochs": 75},
+    "distilled, 1,000 logits": TAUGHT | DEFAULT | {"epochs": 75},
+    "distilled, 1,280 features": DEFAULT
+    | {"epochs": 75, "views": 4, "teacher": "lite2-160-features"},
 }
 # an epoch of 400 images has 4 steps, one of 4,000 has 32
 UNLABELLED: dict[str, Settings] = {
@@ -342,7 +343,7 @@ TABLES: dict[str, tuple[str, dict[str, Settings]]] = {
     "imagenet-projections": ("lite0-96", IMAGENET_PROJECTIONS),
     "imagenet-pretrained": ("lite0-96", PRETRAINED),
     "imagenet-all-labels": ("lite2-160-all", ALL_LABELS),
-    "features": ("imagenet", FEATURES),
+    "features": ("lite2-160", FEATURES),
     "unlabelled": ("lite2-160-labelled", UNLABELLED),
     "shapes-views": ("shapes", VIEWS),
     "shapes-projections": ("shapes", PROJECTIONS),
