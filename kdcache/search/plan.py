@@ -1,13 +1,13 @@
 """What a sweep is asked for; nothing here imports torch or Optuna."""
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kdcache.config import PRUNERS, SAMPLERS, Role, Span, TrainOptions
 from kdcache.errors import OptionError
+from kdcache.runtime import json_digest
 from kdcache.search.grid import check_swept, combinations, student
 
 
@@ -58,7 +58,7 @@ class SweepPlan:
         for name, span in self.spans.items():  # an option checks its own values
             self.base.replace(**{name: span.low}).replace(**{name: span.high})
 
-    @property
+    @cached_property
     def grid(self) -> list[tuple[dict[str, Any], TrainOptions]]:
         """The students of every combination and seed, as `combinations` has them.
 
@@ -93,5 +93,4 @@ class SweepPlan:
         spans = {name: asdict(span) for name, span in self.spans.items()}
         values = {name: list(values) for name, values in self.choices.items()}
         told = [shared, values, spans, self.search is not None, content]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        return f"{self.base.out.name}-{digest[:8]}"
+        return f"{self.base.out.name}-{json_digest(told)[:8]}"

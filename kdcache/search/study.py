@@ -1,8 +1,9 @@
 """The study of a sweep, by Optuna: which student comes next, and what each has reached.
 
 A trial is one student. Its attributes say which: `seed`, and `student`, the name of its folder. A
-trial of a search has no such name until the sampler has chosen its values. The value of a trial is
-the student's validation accuracy.
+trial of a search has no such name until the sampler has chosen its values. One that failed has the
+`error`; one that tries a lost student again has `retry`. The value of a trial is the student's
+validation accuracy.
 """
 
 import importlib
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _STUDY_FILE = "study.log"
 _HEARTBEAT = 60  # seconds between a machine's signs of life in a database
 _STARTING = timedelta(seconds=5)  # at most, from the choice of a trial to the lock on its folder
-SEED, STUDENT, ERROR = "seed", "student", "error"
+SEED, STUDENT, ERROR, RETRY = "seed", "student", "error", "retry"
 
 
 def open_study(plan: SweepPlan, content: str | None, *, helper: bool = False) -> "optuna.Study":
@@ -75,68 +76,83 @@ def _storage(plan: SweepPlan) -> "optuna.storages.BaseStorage":
         return storages.RDBStorage(
             plan.storage,
             heartbeat_interval=_HEARTBEAT,
-            heartbeat_stale_trial_callback=storages.RetryHeartbeatStaleTrialCallback(),
         )
 
 
-def enqueue_missing(study: "optuna.Study", plan: SweepPlan, *, retry: bool = False) -> int:
+def enqueue_missing(
+    study: "optuna.Study", plan: SweepPlan, *, retry: bool = False
+) -> tuple[int, int]:
     """Queue every student that is neither queued nor being trained nor dealt with.
 
-    What a killed process was training is queued again. So are, in a search, the further seeds of
-    each setting whose first seed is finished.
+    What a process was training that has ended is queued again. So are, in a search, the further
+    seeds of each setting whose first seed is finished.
 
     Args:
         retry: those that failed, too.
 
-    Returns how many are queued or being trained.
+    Returns how many are queued, and how many are being trained.
     """
-    optuna = _optuna()
-    state = optuna.trial.TrialState
+    state = _optuna().trial.TrialState
     with _alone(plan):
-        if plan.storage is not None:
-            with _experiments_allowed():
-                optuna.storages.fail_stale_trials(study)
-        trials = study.get_trials(deepcopy=False)
-        again = [trial for trial in trials if trial.state == state.FAIL and retry]
+        _fail_abandoned(study, plan)
+        trials = [t for t in study.get_trials(deepcopy=False) if SEED in t.user_attrs]
+        kept: list[FrozenTrial] = []
+        lost: list[FrozenTrial] = []
         for trial in trials:
-            if trial.state == state.RUNNING and plan.storage is None and _is_abandoned(trial, plan):
-                study.tell(trial.number, state=state.FAIL)
-                again.append(trial)
-        lost = {trial.number for trial in again}
-        kept = [trial for trial in trials if trial.number not in lost and SEED in trial.user_attrs]
+            failed = trial.state == state.FAIL and (retry or ERROR not in trial.user_attrs)
+            (lost if failed else kept).append(trial)
         known = {name for trial in kept if (name := _name_if_left(trial, plan))}
-        for options, values in _wanted(plan, kept, again):
-            if options is None or options.out.name not in known:
-                name = {} if options is None else {STUDENT: options.out.name}
-                seed = plan.seeds[0] if options is None else options.seed
-                study.enqueue_trial(dict(values), {SEED: seed} | name)
-                known |= set(name.values())
-        unfinished = (state.WAITING, state.RUNNING)
-        return len(study.get_trials(deepcopy=False, states=unfinished))
+        for options, values, attributes in _wanted(plan, kept, lost):
+            if options is not None:
+                if options.out.name in known:
+                    continue
+                known.add(options.out.name)
+                attributes = {SEED: options.seed, STUDENT: options.out.name, **attributes}
+            study.enqueue_trial(dict(values), attributes)
+        unfinished = study.get_trials(deepcopy=False, states=(state.WAITING, state.RUNNING))
+    queued = sum(trial.state == state.WAITING for trial in unfinished)
+    return queued, len(unfinished) - queued
+
+
+def _fail_abandoned(study: "optuna.Study", plan: SweepPlan) -> None:
+    """Have the trials fail whose process has ended."""
+    optuna = _optuna()
+    if plan.storage is not None:
+        with _experiments_allowed():
+            optuna.storages.fail_stale_trials(study)
+        return
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        if _is_abandoned(trial, plan):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
 
 def _wanted(
-    plan: SweepPlan, kept: "list[FrozenTrial]", again: "list[FrozenTrial]"
-) -> Iterator[tuple[TrainOptions | None, Mapping[str, Any]]]:
-    """Each student that there should be, with its values; None where a sampler is to choose."""
+    plan: SweepPlan, kept: "list[FrozenTrial]", lost: "list[FrozenTrial]"
+) -> Iterator[tuple[TrainOptions | None, Mapping[str, Any], dict[str, Any]]]:
+    """Each student that there should be, its values, and further attributes of its trial.
+
+    It is None where a sampler is to choose the values.
+
+    Args:
+        lost: the trials that are to be tried again; `kept` are all others.
+    """
     for values, options in plan.grid:
-        yield options, values
+        yield options, values, {}
     if plan.search is None:
         return
+    for trial in lost:
+        if trial.params and trial.user_attrs[SEED] in plan.seeds:
+            yield plan.student(trial.params, trial.user_attrs[SEED]), trial.params, {RETRY: True}
     first = plan.seeds[0]
-    begun = 0
-    for trial in again:
-        if trial.params and trial.user_attrs.get(SEED) in plan.seeds:
-            begun += trial.user_attrs[SEED] == first
-            yield plan.student(trial.params, trial.user_attrs[SEED]), trial.params
     for trial in kept:
-        if trial.user_attrs[SEED] == first:
-            begun += 1
-            if trial.value is not None and trial.params and trial.state.name == "COMPLETE":
-                for seed in plan.seeds[1:]:
-                    yield plan.student(trial.params, seed), trial.params
+        if trial.user_attrs[SEED] == first and trial.state.name == "COMPLETE":
+            for seed in plan.seeds[1:]:
+                yield plan.student(trial.params, seed), trial.params, {}
+    # what was lost before the sampler chose is no setting, what is tried again no further one
+    settings = [*kept, *(trial for trial in lost if trial.params)]
+    begun = sum(t.user_attrs[SEED] == first and RETRY not in t.user_attrs for t in settings)
     for _ in range(plan.search - begun):
-        yield None, {}
+        yield None, {}, {SEED: first}
 
 
 def chosen_values(trial: "Trial", plan: SweepPlan) -> dict[str, Any]:

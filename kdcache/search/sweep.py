@@ -85,15 +85,9 @@ class Sweep:
         """Those that are known so far; a search adds to them."""
         return students_of(self._study, self.plan)
 
-    @property
-    def pruned(self) -> list[str]:
-        """The names of the students that the pruner ended."""
-        return outcomes(self._study)[0]
-
-    @property
-    def failed(self) -> list[tuple[str, str]]:
-        """The names of the students that failed, each with its error."""
-        return outcomes(self._study)[1]
+    def outcomes(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """The names of the students that the pruner ended; of those that failed, with the error."""
+        return outcomes(self._study)
 
     def run(self) -> list[RunSummary]:
         """Train every student that is not finished.
@@ -104,14 +98,14 @@ class Sweep:
 
         Returns the summaries of the finished students.
         """
-        queued = enqueue_missing(self._study, self.plan, retry=True)
-        while queued:
+        queued, running = enqueue_missing(self._study, self.plan, retry=True)
+        while queued or running:
             self._tell()
-            if self._waiting():
+            if queued:
                 self._study.optimize(self._train, n_trials=1, catch=(KdcacheError, RuntimeError))
             else:
                 time.sleep(_PAUSE)
-            queued = enqueue_missing(self._study, self.plan)
+            queued, running = enqueue_missing(self._study, self.plan)
         self._tell()
         summaries = (read_summary(options.out) for options in finished(self.students))
         return [summary for summary in summaries if summary is not None]
@@ -122,9 +116,6 @@ class Sweep:
         if self.plan.search is not None:
             total = self.plan.search * len(self.plan.seeds)
         self._callbacks.on_student(len(finished(students)), total)
-
-    def _waiting(self) -> bool:
-        return any(t.state.name == "WAITING" for t in self._study.get_trials(deepcopy=False))
 
     def _train(self, trial: "Trial") -> float:
         """The validation accuracy of a trial's student."""

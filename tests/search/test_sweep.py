@@ -1,5 +1,6 @@
 """Many students of one cache: which ones there are, and that none is trained twice or lost."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -71,6 +74,21 @@ def run_sweep(
 ) -> tuple[list[RunSummary], list[str]]:
     said = Said()
     return Sweep(SweepPlan(base=base, **plan), training_data, said).run(), said.lines
+
+
+@contextlib.contextmanager
+def interrupted_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C once the first epoch is kept; what is lost counts as that at once."""
+    monkeypatch.setattr(study, "_STARTING", timedelta())
+    keep = StudentRun._keep
+
+    def interrupted(self: StudentRun, record: EpochRecord) -> None:
+        keep(self, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StudentRun, "_keep", interrupted)
+        yield
 
 
 def test_every_combination_has_every_seed(base: TrainOptions) -> None:
@@ -144,15 +162,7 @@ def test_the_second_call_trains_nothing(
 def test_an_interrupted_student_goes_on(
     base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "_STARTING", timedelta())
-    keep = StudentRun._keep
-
-    def interrupted(self: StudentRun, record: EpochRecord) -> None:
-        keep(self, record)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(StudentRun, "_keep", interrupted)
+    with interrupted_after_an_epoch(monkeypatch):
         run_sweep(base, training_data)
     epochs: list[int] = []
     train_epoch = StudentRun._train_epoch
@@ -172,7 +182,7 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
     swept = Sweep(plan, training_data, said)
     summaries = swept.run()
     assert [entry.name for entry in summaries] == [str(base.out / "lr=0.1,seed=0")]
-    [(name, error)] = swept.failed
+    _, [(name, error)] = swept.outcomes()
     assert name == "lr=1e+30,seed=0"
     assert "expected a finite loss that does not explode" in error
     assert any("failed: expected a finite loss" in line for line in said.lines)
@@ -238,7 +248,7 @@ def test_a_pruned_student_is_neither_tested_nor_tried_again(
     plan, said = SweepPlan(base=base, seeds=range(6), pruner="median"), Said()
     swept = Sweep(plan, training_data, said)
     assert [summary.seed for summary in swept.run()] == [0, 1, 2, 3, 5]
-    assert swept.pruned == ["seed=4"]
+    assert swept.outcomes() == (["seed=4"], [])
     assert "seed=4: ended early by the median pruner" in said.lines
     assert not (base.out / "seed=4" / "student.pt").exists()
     assert run_sweep(base, training_data, seeds=range(6), pruner="median")[1] == []
@@ -287,21 +297,31 @@ class TestSearch:
     def test_a_killed_one_goes_on_with_its_own_values(
         self, base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(study, "_STARTING", timedelta())
-        keep = StudentRun._keep
-
-        def interrupted(self: StudentRun, record: EpochRecord) -> None:
-            keep(self, record)
-            raise KeyboardInterrupt
-
         plan = SweepPlan(base=base, **self.plan(base, search=2, seeds=(0,)))
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(StudentRun, "_keep", interrupted)
+        with interrupted_after_an_epoch(monkeypatch):
             Sweep(plan, training_data).run()
         [begun] = [path.parent.name for path in base.out.glob("*/last.pt")]
         summaries = Sweep(plan, training_data).run()
         assert begun in {Path(summary.name).name for summary in summaries}
         assert len(summaries) == 2 == len(list(base.out.glob("*/config.json")))
+
+    @pytest.mark.parametrize("lost", ["failed", "killed"])
+    def test_one_that_is_tried_again_is_no_further_setting(
+        self,
+        lost: str,
+        base: TrainOptions,
+        training_data: TrainingData,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(study, "_STARTING", timedelta())
+        base = base.replace(epochs=1)
+        plan = self.plan(base, search=2, seeds=(0,))
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            error = RuntimeError("no room") if lost == "failed" else KeyboardInterrupt()
+            patch.setattr(StudentRun, "train", Mock(side_effect=error))
+            run_sweep(base, training_data, **plan)
+        assert len(run_sweep(base, training_data, **plan)[0]) == 2
+        assert len(run_sweep(base, training_data, **plan | {"search": 3})[0]) == 3
 
     def test_a_database_holds_the_study(
         self, base: TrainOptions, training_data: TrainingData, tmp_path: Path

@@ -197,10 +197,10 @@ def _report(sweep: "search.Sweep") -> int:
     if finished:
         comparison = report.compare_runs(finished)
         say(f"\n{comparison.table()}\n\n{comparison.words}")
-    pruned = sweep.pruned
+    pruned, failed = sweep.outcomes()
     if pruned:
         say(f"the pruner ended {len(pruned)} of {len(students)} students early")
-    for name, error in sweep.failed:
+    for name, error in failed:
         say(f"{name} failed: {error}")
     missing = len(students) - len(finished) - len(pruned)
     if missing:
