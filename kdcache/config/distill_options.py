@@ -12,6 +12,7 @@ from kdcache.config.fields import (
     Need,
     Range,
     Role,
+    as_tuple,
     option,
 )
 from kdcache.config.options import DatasetOptions
@@ -251,15 +252,12 @@ class DistillOptions(DatasetOptions):
     @property
     def caches(self) -> tuple[Path, ...]:
         """The paths of the teachers' caches; none for labels only."""
-        if self.cache is None or isinstance(self.cache, Path):
-            return () if self.cache is None else (self.cache,)
-        return self.cache
+        return as_tuple(self.cache)
 
     @property
     def teacher_weights_of_mean(self) -> tuple[float, ...] | None:
         """A weight for each of several teachers; None where they are equal."""
-        weights = self.teacher_weight
-        return weights if weights is None or isinstance(weights, tuple) else (weights,)
+        return as_tuple(self.teacher_weight) or None
 
     @property
     def images_from_cache(self) -> bool:
@@ -268,23 +266,26 @@ class DistillOptions(DatasetOptions):
     @property
     def weights(self) -> tuple[float, float]:
         """Of the label term and of the distillation term in the loss."""
-        if self.label_weight is None or self.distill_weight is None:
-            return 1 - self.alpha, self.alpha
-        return self.label_weight, self.distill_weight
+        return self._own_weights or (1 - self.alpha, self.alpha)
 
     @property
     def weights_in_words(self) -> str:
         """As the command line has them."""
-        if self.label_weight is None or self.distill_weight is None:
+        if self._own_weights is None:
             return f"--alpha {self.alpha:g}"
-        return f"--label-weight {self.label_weight:g} --distill-weight {self.distill_weight:g}"
+        return "--label-weight {:g} --distill-weight {:g}".format(*self._own_weights)
 
     @property
     def distillation_share(self) -> float:
         """The distillation term's share of both weights: alpha, where that is given."""
-        label_weight, distill_weight = self.weights
-        given = self.label_weight is not None and self.distill_weight is not None
-        return distill_weight / (label_weight + distill_weight) if given else self.alpha
+        return self.alpha if self._own_weights is None else self.weights[1] / sum(self.weights)
+
+    @property
+    def _own_weights(self) -> tuple[float, float] | None:
+        """The two weights that were given in place of alpha."""
+        if self.label_weight is None or self.distill_weight is None:
+            return None
+        return self.label_weight, self.distill_weight
 
     @property
     def distills(self) -> bool:

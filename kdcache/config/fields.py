@@ -235,6 +235,12 @@ def one_or_more(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """All values of an option that takes one or more; nothing for None."""
+    given = () if value is None else value
+    return given if isinstance(given, tuple) else (given,)
+
+
 def rgb(text: str) -> tuple[float, ...]:
     """'0.5,0.5,0.5' -> (0.5, 0.5, 0.5)"""
     return tuple(float(part) for part in text.split(","))

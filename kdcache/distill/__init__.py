@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         default_projection,
         load_projection,
         make_targets,
+        mean_logits,
     )
 
 __getattr__ = lazy_exports(__name__)

@@ -92,17 +92,22 @@ def make_targets(
     return TeacherTargets(made, made.training_logits(logits["train"]), predictions)
 
 
+def mean_logits(logits: Sequence[Tensor], combine: str, weights: Sequence[float]) -> Tensor:
+    """Logits float32 of several teachers' together, as `make_targets` combines them."""
+    found = torch.zeros(logits[0].shape)
+    for one, weight in zip(logits, weights, strict=True):
+        found += weight * (one.float() if combine == "logits" else soften(one, 1.0))
+    # a probability of 0 in float32 is none in log: the smallest normal number stands for it
+    return found if combine == "logits" else found.clamp_min_(_TINY).log_()
+
+
 def _mean_of(
     each: Sequence[TeacherTargets], combine: str, weights: Sequence[float]
 ) -> TeacherTargets:
     """The targets of an ensemble: its logits are those of the mean probabilities, or the mean."""
 
     def mean(logits: Sequence[Tensor]) -> Tensor:
-        found = torch.zeros(logits[0].shape)
-        for one, weight in zip(logits, weights, strict=True):
-            found += weight * (one.float() if combine == "logits" else soften(one, 1.0))
-        # a probability of 0 in float32 is none in log: the smallest normal number stands for it
-        return found if combine == "logits" else found.clamp_min_(_TINY).log_()
+        return mean_logits(logits, combine, weights)
 
     first = each[0]
     if "teacher" in first.train:

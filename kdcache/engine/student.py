@@ -91,8 +91,9 @@ class Student:
         if processes.world_size > 1:
             self.module = _synchronize_batch_norms(self.module, device)
         known = config.preprocessing
-        shown = (known.image_size, known.mean, known.std, image_shape, device)
-        self.render = Renderer(*shown, known.interpolation)
+        self.render = Renderer(
+            known.image_size, known.mean, known.std, image_shape, device, known.interpolation
+        )
 
     @torch.no_grad()
     def check_training(self, smallest_batch: int) -> None:

@@ -60,8 +60,9 @@ class Teacher:
     def renderer(self, image_shape: tuple[int, int]) -> Renderer:
         """From images of `image_shape` pixels and views to this teacher's input, on its device."""
         known = self.model.preprocessing
-        shown = (known.image_size, known.mean, known.std, image_shape, self.device)
-        return Renderer(*shown, known.interpolation)
+        return Renderer(
+            known.image_size, known.mean, known.std, image_shape, self.device, known.interpolation
+        )
 
 
 def load_teacher(options: PrecomputeOptions, device: torch.device) -> Teacher:

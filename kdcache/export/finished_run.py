@@ -54,8 +54,10 @@ class FinishedRun:
         """
         known = self.card.preprocessing
         height, width = images.shape[2:]
-        shown = (known.image_size, known.mean, known.std, (height, width), images.device)
-        render = Renderer(*shown, known.interpolation)
+        shape, device = (height, width), images.device
+        render = Renderer(
+            known.image_size, known.mean, known.std, shape, device, known.interpolation
+        )
         return render(images, whole_image_views(len(images), height, width).to(images.device))
 
 

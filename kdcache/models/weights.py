@@ -52,8 +52,8 @@ def known_preprocessing(name: str, weights: str) -> Preprocessing:
     Raises OptionError where there is no such model or no such weights.
     """
     source, of_file = source_of(name), weights != "none" and Path(weights).is_file()
-    names = torchvision.models.list_models(module=torchvision.models)
-    if source == "torchvision" and name not in names:
+    known = torchvision.models
+    if source == "torchvision" and name not in known.list_models(module=known):
         raise OptionError(
             "a torchvision classification model, timm/NAME or package.module:callable",
             name,

@@ -20,6 +20,7 @@ from kdcache.distill import (
     entropy,
     load_or_fit_probe,
     make_targets,
+    mean_logits,
     soften,
 )
 
@@ -79,7 +80,7 @@ def summarize_cache(path: Path | Sequence[Path], check_logits: bool = True) -> C
         },
         "projection": projection,
         "probe": load_or_fit_probe(cache).validation if fitted else None,
-        "ensemble": _ensemble(cache, targets, projection),
+        "ensemble": _ensemble(cache, targets),
         "teacher_validation_accuracy": accuracy(labels, logits) if len(labels) else None,
         "teacher_validation_accuracy_by_class": _accuracy_by_class(cache, labels, logits),
         "soft_target_entropy": {name: _quantiles(values) for name, values in entropies.items()},
@@ -87,23 +88,25 @@ def summarize_cache(path: Path | Sequence[Path], check_logits: bool = True) -> C
     return CacheSummary(facts, cache, targets, entropies, _mean_by_label(labels, logits))
 
 
-def _ensemble(cache: Cache, targets: TeacherTargets, projection: str) -> dict[str, Any] | None:
+def _ensemble(cache: Cache, targets: TeacherTargets) -> dict[str, Any] | None:
     """Each teacher of several caches, and both ways to combine them; None of one cache."""
     labels = torch.from_numpy(cache.splits["validation"].labels)
     if not cache.members or not len(labels):
         return None
-    teachers = []
-    for one, predictions in zip(cache.members, targets.members, strict=True):
-        found = {"teacher": one.manifest.teacher.name, "cache": str(one.path)}
-        found |= {"fingerprint": one.fingerprint}
-        teachers.append(
-            found | {"validation_accuracy": accuracy(labels, predictions["validation"])}
-        )
-    together = {
-        combine: make_targets(cache, projection, combine=combine).predictions["validation"]
-        for combine in COMBINATIONS
+    each = [predictions["validation"] for predictions in targets.members]
+    teachers = [
+        {
+            "teacher": one.manifest.teacher.name,
+            "cache": str(one.path),
+            "fingerprint": one.fingerprint,
+            "validation_accuracy": accuracy(labels, logits),
+        }
+        for one, logits in zip(cache.members, each, strict=True)
+    ]
+    equal = [1 / len(each)] * len(each)
+    scores = {
+        combine: accuracy(labels, mean_logits(each, combine, equal)) for combine in COMBINATIONS
     }
-    scores = {combine: accuracy(labels, logits) for combine, logits in together.items()}
     return {"teachers": teachers, "validation_accuracy": scores}
 
 
