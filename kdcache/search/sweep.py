@@ -85,6 +85,13 @@ class Sweep:
         """Those that are known so far; a search adds to them."""
         return students_of(self._study, self.plan)
 
+    @property
+    def total(self) -> int:
+        """How many students there are to be."""
+        if self.plan.search is None:
+            return len(self.plan.grid)
+        return self.plan.search * len(self.plan.seeds)
+
     def outcomes(self) -> tuple[list[str], list[tuple[str, str]]]:
         """The names of the students that the pruner ended; of those that failed, with the error."""
         return outcomes(self._study)
@@ -111,11 +118,7 @@ class Sweep:
         return [summary for summary in summaries if summary is not None]
 
     def _tell(self) -> None:
-        students = self.students
-        total = len(self.plan.grid)
-        if self.plan.search is not None:
-            total = self.plan.search * len(self.plan.seeds)
-        self._callbacks.on_student(len(finished(students)), total)
+        self._callbacks.on_student(len(finished(self.students)), self.total)
 
     def _train(self, trial: "Trial") -> float:
         """The validation accuracy of a trial's student."""

@@ -94,9 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             sweep.run()
         except KeyboardInterrupt:
-            students = sweep.students
-            done = f"{len(search.finished(students))} of {len(students)} students are finished"
-            raise KeyboardInterrupt(f"{done}; the same command goes on") from None
+            done = len(search.finished(sweep.students))
+            said = f"{done} of {sweep.total} students are finished; the same command goes on"
+            raise KeyboardInterrupt(said) from None
     return int(_report(sweep) > 0)
 
 
