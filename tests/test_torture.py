@@ -16,6 +16,7 @@ from torture import (
     errors,
     full_disk,
     fuzzing,
+    guided,
     headers,
     kills,
     power_loss,
@@ -29,7 +30,7 @@ from torture.common import Row, replaced
 
 from kdcache.cache import reader, seal, writer
 from kdcache.cache.seal import Seal
-from kdcache.distill import matching
+from kdcache.distill import matching, probe_file
 from kdcache.runs import folder
 from kdcache.runtime import files
 
@@ -84,6 +85,12 @@ def test_so_it_is_with_the_commands_of_both_phases(run: Any, count: int) -> None
     assert run(count, SEED).violations == []
 
 
+def test_what_a_guided_search_found_is_taken_or_refused() -> None:
+    row = guided.read_corpus()
+    assert row.violations == [] and row.count > 50
+    assert " 0 " not in f" {row.outcome}"
+
+
 @pytest.mark.parametrize(
     "in_earnest", [True, False], ids=["tmpfs, where one may be mounted", "feigned"]
 )
@@ -126,6 +133,12 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
             "appended goes unnoticed",
         ),
         (
+            guided.read_corpus,
+            probe_file,
+            {"verify_probe": lambda cache: struct.unpack("<I", b"")},
+            "probe: error('unpack",
+        ),
+        (
             lambda: strangers.run(6, SEED),
             matching,
             {"check_images_match": lambda *arguments: 1 // 0},
@@ -156,6 +169,7 @@ def test_a_full_disk_is_refused_in_one_line(in_earnest: bool) -> None:
         "digests of a run's records not checked",
         "seal not checked",
         "appended bytes ignored",
+        "another error of a reader",
         "a traceback of a command",
         "seal not checked before libhdf5",
         "always anew",

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         above = self.low < value if self.low_excluded else self.low <= value
-        return above and value <= self.high and math.isfinite(value)
+        # not math.isfinite: an integer of a file may be too large for a float
+        return above and value <= self.high and abs(value) <= sys.float_info.max
 
     def __str__(self) -> str:
         if self.high < math.inf:

@@ -40,6 +40,10 @@ PHASES = (PrecomputeOptions, TrainOptions)
             {"temperature": float("nan")},
             "expected --temperature to be above 0; found --temperature nan; correct the option",
         ),
+        (
+            {"lr": 10**400},  # a file may hold it; it is too large for a float
+            f"expected --lr to be above 0; found --lr {10**400}; correct the option",
+        ),
         ({"alpha": 1.5}, "expected --alpha to be 0 to 1; found --alpha 1.5; correct the option"),
         ({"epochs": 0}, "expected --epochs to be at least 1; found --epochs 0; correct the option"),
         (

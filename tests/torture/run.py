@@ -30,6 +30,7 @@ FULL = {
     "corruption": 100_000,
     "damage": 100_000,
     "fuzzing": 20_000,
+    "guided": 4200,
     "headers": 2000,
     "strangers": 2000,
     "races": 1000,
