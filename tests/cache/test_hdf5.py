@@ -17,6 +17,7 @@ from cache_makers import (
     CLASSES,
     forge_manifest,
     logits_of,
+    make_arrays,
     make_manifest,
     manifest_document,
     read_layout_of,
@@ -27,7 +28,7 @@ from cache_makers import (
 from kdcache.cache import hdf5
 from kdcache.cache.reader import open_cache
 from kdcache.cache.seal import Extent
-from kdcache.errors import CacheDamagedError
+from kdcache.errors import CacheDamagedError, OptionError
 
 
 def test_any_hdf5_tool_can_read_it(good_path: Path) -> None:
@@ -221,6 +222,25 @@ def test_an_extent_beyond_the_file_is_refused_though_hdf5_let_it_pass(
     monkeypatch.setattr(hdf5, "_extent", extent)
     with pytest.raises(CacheDamagedError, match="train/labels elsewhere than"):
         open_cache(good_path)
+
+
+@pytest.mark.parametrize("name", ["manifest", "block_crc32"])
+def test_an_extent_elsewhere_than_hdf5_sees_it_is_refused(name: str, good_path: Path) -> None:
+    """The same bytes a second time, behind the end of HDF5's file."""
+    layout, content = read_layout_of(good_path), good_path.read_bytes()
+    extent = getattr(layout, name)
+    good_path.write_bytes(content + content[extent.offset : extent.end])
+    reseal(good_path, replace(layout, **{name: Extent(len(content), extent.size)}))
+    with pytest.raises(CacheDamagedError, match=f"{name} elsewhere than its layout record says"):
+        open_cache(good_path)
+
+
+def test_labels_that_no_cache_can_have_are_refused(tmp_path: Path) -> None:
+    arrays = make_arrays(make_manifest())
+    arrays["test/labels"] = np.array([2])
+    with pytest.raises(OptionError, match="correct --augment or the dataset"):
+        hdf5.create_file(tmp_path / "t.h5", make_manifest(), arrays, 4)
+    assert not (tmp_path / "t.h5").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Opening a cache: what is whole is read right, all else is refused by name."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -10,14 +11,20 @@ from cache_makers import (
     assert_right,
     block_extents,
     flip,
+    make_arrays,
     make_manifest,
+    manifest_document,
     open_descriptors,
     partial,
     reverse_logits,
     stop_after,
+    write_block,
 )
 
-from kdcache.cache.reader import open_cache, read_sealed_manifest
+from kdcache.cache.manifest import Manifest
+from kdcache.cache.reader import open_cache, open_caches, read_sealed_manifest
+from kdcache.cache.writer import CacheWriter
+from kdcache.config import SPLITS
 from kdcache.errors import CacheDamagedError, DataError, KdcacheError
 
 
@@ -173,4 +180,68 @@ class TestDamage:
         )
         with pytest.raises(CacheDamagedError, match=words):
             open_cache(good_path)
+        with pytest.raises(CacheDamagedError, match=f"{good_path}"):
+            open_cache(good_path)
         assert open_cache(good_path, check_logits=False).manifest == make_manifest()
+
+
+def write_other(path: Path, classes: Sequence[str] = (), **changed: np.ndarray) -> Path:
+    """A cache like the good one, of another teacher; some of its arrays changed, or its classes."""
+    document = manifest_document(teacher=path.stem)
+    if classes:
+        document["dataset"]["class_names"] = list(classes)
+    manifest = Manifest.from_json(document)
+    arrays = make_arrays(manifest) | {name.replace("_", "/", 1): changed[name] for name in changed}
+    with CacheWriter(path, manifest, arrays, block_rows=4) as writer:
+        for block in writer.missing:
+            write_block(writer, manifest, block)
+        writer.seal()
+    return path
+
+
+class TestSeveral:
+    def test_one_is_that_one(self, good_path: Path) -> None:
+        cache = open_caches([good_path])
+        assert (cache.fingerprint, cache.members) == (open_cache(good_path).fingerprint, ())
+
+    def test_digests_and_members_are_in_their_order(self, good_path: Path, tmp_path: Path) -> None:
+        paths = [good_path, write_other(tmp_path / "b.h5"), write_other(tmp_path / "c.h5")]
+        cache, alone = open_caches(paths), [open_cache(path) for path in paths]
+        assert cache.path == good_path and [member.path for member in cache.members] == paths
+        assert cache.fingerprint == "+".join(one.fingerprint for one in alone)
+        assert cache.content_digest == "+".join(one.content_digest for one in alone)
+
+    @pytest.mark.parametrize(
+        ("split", "member", "words"),
+        [(split, "labels", f"{split} labels") for split in SPLITS]
+        + [(split, "image_crc32", f"{split} images") for split in SPLITS]
+        + [("train", "views", "train views")],  # of other splits there is the whole image alone
+    )
+    def test_the_last_one_differs(
+        self, split: str, member: str, words: str, good_path: Path, tmp_path: Path
+    ) -> None:
+        array = make_arrays(make_manifest())[f"{split}/{member}"].copy()
+        array[-1] = array[-1] ^ 1 if member != "views" else (0, 0, 32, 48, 0)
+        other = write_other(tmp_path / "other.h5", **{f"{split}_{member}": array})
+        with pytest.raises(DataError) as error:
+            open_caches([good_path, write_other(tmp_path / "b.h5"), other])
+        assert str(error.value) == (
+            f"expected caches of the same images and views as {good_path};"
+            f" found {other} with other {words};"
+            " give phase one the same --data, --augment, --views and --seed"
+        )
+
+    def test_other_classes(self, good_path: Path, tmp_path: Path) -> None:
+        for classes in (("eins", "drei"), ("a", "b")):
+            other = write_other(tmp_path / f"{classes[1]}.h5", classes)
+            with pytest.raises(DataError, match=f"found {other} with other classes;"):
+                open_caches([good_path, other])
+
+    def test_logits_are_checked_unless_they_are_not_to_be(
+        self, good_path: Path, tmp_path: Path
+    ) -> None:
+        other = write_other(tmp_path / "other.h5")
+        flip(other, block_extents(other)[0].offset, 1)
+        with pytest.raises(CacheDamagedError, match=f"{other}"):
+            open_caches([good_path, other])
+        assert len(open_caches([good_path, other], check_logits=False).members) == 2

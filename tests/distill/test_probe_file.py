@@ -14,7 +14,7 @@ from commands import run
 from kdcache.cache import open_cache
 from kdcache.cli.main import main
 from kdcache.distill import probe_file
-from kdcache.distill.probe import QUALITY, fit_probe
+from kdcache.distill.probe import PENALTIES, QUALITY, fit_probe
 from kdcache.errors import DataError
 from kdcache.runtime import save_tensors
 
@@ -57,6 +57,7 @@ def test_a_sound_one_is_read_back_as_it_was(
         fitted.penalty,
         fitted.validation,
     )
+    assert read.penalty in PENALTIES
 
 
 @pytest.mark.parametrize(

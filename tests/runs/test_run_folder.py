@@ -158,9 +158,9 @@ class TestReading:
 class TestTheBestLabelsOnlyRunBeside:
     def test_of_those_with_the_same_validation_images(self, tmp_path: Path) -> None:
         write_run(tmp_path / "a", 0.9, validation_digest="v")
+        write_run(tmp_path / "a0", 0.9, validation_digest="v", seed=9, alpha=0.5)
         write_run(tmp_path / "b", 0.1, validation_digest="v", seed=3)
         write_run(tmp_path / "c", 0.9, validation_digest="w", seed=9)
-        write_run(tmp_path / "d", 0.9, validation_digest="v", seed=9, alpha=0.5)
         write_run(tmp_path / "e", 0.9, validation_digest=None, seed=9)
         write_run(tmp_path / "f", 0.8, validation_digest="v", seed=2)
         best = best_labels_only(tmp_path / "new", "v")
@@ -365,6 +365,11 @@ class TestPredictions:
         assert read is not None
         assert read.student.tolist() == [[0.0] * 3, [0.0, -65504.0, -65504.0]]
 
+    def test_of_one_class(self, tmp_path: Path) -> None:
+        save_predictions(tmp_path / "a.pt", torch.tensor([2, 2]), student=torch.eye(3)[:2])
+        read = read_predictions(tmp_path / "a.pt")
+        assert read is not None and read.labels.tolist() == [2, 2]
+
     def test_files_that_do_not_fit(self, tmp_path: Path) -> None:
         good = {"labels": torch.tensor([0, 1]), "student": torch.zeros(2, 3)}
         assert read_predictions(tmp_path / "none.pt") is None
@@ -386,6 +391,8 @@ class TestPredictions:
                 read_predictions(tmp_path / "a.pt")
             assert error.value.remedy == "remove it or train anew"
             assert len(error.value.found) <= 200
+            if "teacher" in change:
+                assert "its labels and logits do not fit each other" in error.value.found
 
     def test_under_the_name_of_an_older_version(self, tmp_path: Path) -> None:
         folder = write_run(tmp_path / "run", 0.5, alpha=0.5)
