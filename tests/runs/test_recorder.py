@@ -1,6 +1,7 @@
 """What the recorder writes of a run, and what it makes of a folder that it finds; no training."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -27,12 +28,13 @@ from kdcache.runs import (
     read_history,
     read_summary,
 )
+from kdcache.runs import recorder as recorder_module
 from kdcache.runs.folder import config_digest, history_digest
 from kdcache.runs.predictions import read_predictions
 from kdcache.runs.recorder import Checkpoint
 from kdcache.runtime import save_tensors
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 HISTORY = [EpochRecord(1, 0.5), EpochRecord(2, 0.75), EpochRecord(3, 0.625)]
 MODEL = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)}
 
@@ -130,9 +132,25 @@ class TestBegin:
     ) -> None:
         (recorder.folder / "summary.json").touch()
         for field, value in (("images", "j" * 64), ("software", "torch 10")):
-            with pytest.raises(DataError, match=f"{field}: "):
+            with pytest.raises(DataError, match=f"{field}: ") as error:
                 recorder.begin(self.more(config, **{field: value}), False, CPU)
+            assert str(recorder.folder) in str(error.value)
         assert (recorder.folder / "summary.json").exists()
+
+    def test_nor_where_nothing_can_be_removed(
+        self,
+        last: Checkpoint,
+        recorder: RunRecorder,
+        config: RunConfig,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(folder: Path, names: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        (recorder.folder / "summary.json").touch()
+        monkeypatch.setattr(recorder_module, "remove", refuse)
+        with pytest.raises(DataError, match=f"{recorder.folder}"):
+            recorder.begin(self.more(config), False, CPU)
 
 
 class TestLast:
@@ -148,6 +166,14 @@ class TestLast:
 
     def test_there_is_none(self, recorder: RunRecorder) -> None:
         assert recorder.read_last(CPU) is None
+
+    def test_it_comes_back_on_the_device(self, last: Checkpoint, recorder: RunRecorder) -> None:
+        found, (best, _, _) = recorder.read_last(META), recorder.read_best(META)
+        assert found is not None and found.trainer["model"]["weight"].device == META
+        assert best["weight"].device == META
+        resumed = list[dict[str, Any]]()
+        recorder.resume(last.config, META, resumed.append)
+        assert resumed[0]["model"]["weight"].device == META
 
     @pytest.mark.parametrize(
         ("change", "fault"),
@@ -194,6 +220,8 @@ class TestResume:
             assert recorder.resume(config, CPU, pytest.fail) is None
             recorder.begin(config, False, CPU)
         with pytest.raises(DataError, match="images: "):
+            recorder.resume(dataclasses.replace(config, images="j" * 64), CPU, pytest.fail)
+        with pytest.raises(DataError, match=f"{recorder.folder}"):
             recorder.resume(dataclasses.replace(config, images="j" * 64), CPU, pytest.fail)
 
     def test_what_does_not_fit_is_told(

@@ -36,6 +36,18 @@ def test_fields_of_the_right_type(entry: JsonObject) -> None:
     assert entry.number("infinite", finite=False) == float("-inf")
 
 
+def test_a_list_of_objects() -> None:
+    entry = JsonObject({"all": [{"size": 1}, {"size": "x"}], "one": {"size": 1}, "bad": [1]})
+    first, second = entry.objects("all")
+    assert first.integer("size") == 1
+    with pytest.raises(ValueError, match=r"all\[1\]\.size: "):
+        second.integer("size")
+    with pytest.raises(ValueError, match="one: expected a list of objects"):
+        entry.objects("one")
+    with pytest.raises(ValueError, match=r"bad\[0\]: expected an object"):
+        entry.objects("bad")
+
+
 def test_the_largest_numbers() -> None:
     largest = {"most": 2**63 - 1, "float": 2**1023 - 1}
     entry = JsonObject(largest | {"more": 2**1023, "less": -(2**1023)})

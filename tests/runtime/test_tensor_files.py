@@ -42,6 +42,11 @@ def refusal(path: Path) -> str:
     return error.value.found
 
 
+def test_tensors_come_on_the_device_that_is_asked_for(saved: Path) -> None:
+    meta = torch.device("meta")
+    assert load_tensors(saved, meta)["weight"].device == meta
+
+
 @pytest.mark.parametrize("mmap", [False, True])
 def test_torch_reads_it_as_any_other(saved: Path, mmap: bool) -> None:
     assert same(torch.load(saved, weights_only=True, mmap=mmap))
