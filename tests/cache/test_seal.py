@@ -43,6 +43,12 @@ def test_appended_bytes_are_refused(more: bytes, good_path: Path, good: bytes) -
     )
 
 
+def test_a_cache_that_0_1_0_wrote_is_read() -> None:
+    path = Path(__file__).parents[1] / "data" / "v0.1" / "teacher.h5"
+    assert read_layout_of(path).version == 1
+    assert len(verify_cache(path).splits["train"]) > 0
+
+
 @pytest.mark.parametrize("version", [0, 3])
 def test_a_format_of_the_future_is_named(version: int, good_path: Path) -> None:
     reseal_layout(good_path, replace(read_layout_of(good_path), version=version))

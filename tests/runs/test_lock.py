@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ STUDENT += ["--student", "tiny_models:tiny_cnn", "--epochs", 2, "--batch-size", 
 
 
 def test_who_comes_second_waits_for_the_first(tmp_path: Path) -> None:
+    had = list[bool]()
+
+    def second() -> None:
+        with claim(tmp_path, wait=True) as mine:
+            had.append(mine)
+
+    with claim(tmp_path):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive() and not had
+    waiting.join(10)
+    assert had == [True]
+
+
+def test_or_is_told_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     with claim(folder) as mine:
         assert mine

@@ -29,7 +29,8 @@ from kdcache.runs import (
     reader,
     resumed_options,
 )
-from kdcache.runs.folder import config_digest, history_digest, start_run
+from kdcache.runs import folder as folder_module
+from kdcache.runs.folder import config_digest, history_digest, remove, start_run
 from kdcache.runs.predictions import read_predictions, save_predictions
 from kdcache.runtime import with_digest
 
@@ -60,8 +61,23 @@ class TestStarting:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match="the right to write the run's folder"):
+        with pytest.raises(DataError, match="the right to write the run's folder") as error:
             start_run(tmp_path / "file" / "run", overwrite=False)
+        assert str(tmp_path / "file" / "run") in str(error.value)
+
+    def test_what_is_removed_stays_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced = list[Path]()
+
+        def sync(path: Path) -> None:
+            assert not (path / "summary.json").exists()
+            synced.append(path)
+
+        (tmp_path / "summary.json").touch()
+        monkeypatch.setattr(folder_module, "sync_folder", sync)
+        remove(tmp_path, ["summary.json", "student.pt"])
+        assert synced == [tmp_path]
 
 
 class TestReading:
@@ -241,12 +257,19 @@ class TestFinding:
         with pytest.raises(DataError, match="folder of a finished run"):
             find_runs([tmp_path])
 
+    def test_one_of_the_folders_without_a_run(self, sweep: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match=f"{tmp_path}/empty without summary.json"):
+            find_runs([sweep, tmp_path / "empty"])
+
     def test_only_unfinished_ones(self, tmp_path: Path) -> None:
         write_run(tmp_path / "run", None, finished=False)
+        write_run(tmp_path / "sun", None, finished=False)
         with pytest.raises(DataError) as error:
             find_runs([tmp_path])
         assert str(error.value) == (
-            f"expected the folder of a finished run; found only unfinished ones: {tmp_path}/run;"
+            "expected the folder of a finished run; found only unfinished ones:"
+            f" {tmp_path}/run, {tmp_path}/sun;"
             " finish one: the same command resumes it"
         )
 

@@ -151,6 +151,8 @@ def test_a_full_disk_is_told_though_torch_raises_an_error_of_its_own(
     with pytest.raises(DataError) as error:
         save_tensors(saved, {"weight": torch.zeros(3)})
     assert error.value.found == "No space left on device"
+    cause = error.value.__cause__
+    assert isinstance(cause, OSError) and cause.errno == errno.ENOSPC
     assert same(load_tensors(saved, CPU)) and [saved] == list(saved.parent.iterdir())
 
 
