@@ -270,7 +270,7 @@ def train_table(
             also = " ".join(filter(None, [variant, *teachers.split()[1:]]))
             if also:
                 options = options.replace(out=options.out.with_name(f"{also},{options.out.name}"))
-            train_one(options, training_data(teachers, variant), Show(whole, one), wait=False)
+            train_one(options, training_data(teachers, variant), Show(whole, one))
             folders.append((name, options))
     # read at the end: other processes may have trained some
     return {

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
         PrecomputeReport,
         precompute,
     )
+    from kdcache.engine.resolve import (
+        resolve_config,
+    )
     from kdcache.engine.student import (
         build_student,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         gpu_count,
         pick_device,
         share_threads,
+        single_thread,
         synchronizer,
         to_cpu_async,
         to_device,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         give_back_freed_memory,
         keep_freed_memory,
         peak_memory,
+        processes_that_fit,
     )
     from kdcache.runtime.json_fields import (
         JsonObject,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         inference_batch_size,
         pick_precision,
         record_output_sizes,
+        training_memory,
     )
     from kdcache.runtime.tensor_files import (
         load_tensors,

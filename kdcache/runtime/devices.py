@@ -1,6 +1,7 @@
 """Devices: picking one, the memory that is free there, and copies to and from it."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -91,3 +92,14 @@ def share_threads(processes: int) -> None:
     Each would otherwise compute with as many threads as there are cores.
     """
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[int]:
+    """Compute with one thread in the block; gives how many there were, and are again after it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)

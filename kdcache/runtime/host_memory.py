@@ -12,6 +12,7 @@ _M_MMAP_MAX = -4
 # A process that keeps what it frees may need this many times its peak, since its memory fragments;
 # 1.42 was the most seen.
 _FRAGMENTATION = 1.6
+_PROCESS = 512 << 20  # bytes of a process beside that, at most: libraries, pictures
 
 
 def fits_in_memory(size: int) -> bool:
@@ -32,6 +33,14 @@ def peak_memory() -> int:
         return status["VmHWM"] << 10
     unit = 1 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processes_that_fit(size: float) -> int:
+    """How many processes can keep what they free, where each computes on `size` bytes."""
+    available = _read_kibibytes(Path("/proc/meminfo")).get("MemAvailable", 0) << 10
+    if not available:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return int(available / (_PROCESS + _FRAGMENTATION * size))
 
 
 def keep_freed_memory() -> bool:

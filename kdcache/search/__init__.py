@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from kdcache.search.grid import (
         finished,
     )
+    from kdcache.search.jobs import (
+        pick_jobs,
+    )
     from kdcache.search.plan import (
         SweepPlan,
     )

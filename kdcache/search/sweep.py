@@ -1,5 +1,6 @@
 """Many students of one cache: every combination of some settings, or those that a search tries."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -109,7 +110,9 @@ class Sweep:
         while queued or running:
             self._tell()
             if queued:
-                self._study.optimize(self._train, n_trials=1, catch=(KdcacheError, RuntimeError))
+                caught = (KdcacheError, RuntimeError)
+                with contextlib.ExitStack() as self._claim:  # until the study knows how it ended
+                    self._study.optimize(self._train, n_trials=1, catch=caught)
             else:
                 time.sleep(_PAUSE)
             queued, running = enqueue_missing(self._study, self.plan)
@@ -131,7 +134,9 @@ class Sweep:
         name = options.out.name
         trial.set_user_attr(STUDENT, name)
         try:
-            summary = train_one(options, self.data, self._callbacks, trial)
+            _check_folder(options, self.data)
+            self._claim.enter_context(claim(options.out, wait=True))
+            summary = _train_claimed(options, self.data, self._callbacks, trial)
         except (KdcacheError, RuntimeError) as error:
             trial.set_user_attr(ERROR, f"{error}")
             self._callbacks.on_message(f"{name}: failed: {error}")
@@ -145,37 +150,42 @@ class Sweep:
 def train_one(
     options: TrainOptions,
     data: TrainingData,
-    callbacks: SweepCallbacks | None = None,
-    trial: "Trial | None" = None,
-    *,
-    wait: bool = True,
+    callbacks: SweepCallbacks,
 ) -> RunSummary | None:
-    """Train a student, or go on with it, unless it is finished.
+    """Train a student, or go on with it, unless it is finished or another process is at it.
+
+    Returns its summary; None where it was left alone. Raises OptionError where its folder holds a
+    student of other options, and what training raises.
+    """
+    _check_folder(options, data)
+    with claim(options.out) as mine:
+        return _train_claimed(options, data, callbacks) if mine else None
+
+
+def _train_claimed(
+    options: TrainOptions,
+    data: TrainingData,
+    callbacks: SweepCallbacks,
+    trial: "Trial | None" = None,
+) -> RunSummary | None:
+    """The same, in a folder that nobody else writes.
 
     Args:
-        trial: is told the validation accuracy after each epoch, and may end the student early.
-        wait: for another process that is at it, instead of leaving it alone.
-
-    Returns its summary; None where it was ended early or left alone. Raises OptionError where its
-    folder holds a student of other options, and what training raises.
+        trial: is told the validation accuracy after each epoch, and may end the student early;
+            the result is then None.
     """
-    callbacks = callbacks or SweepCallbacks()
-    _check_folder(options, data)
-    with claim(options.out, wait=wait) as mine:
-        if not mine:
-            return None
-        if finished([options]):
-            return read_summary(options.out)
-        name = options.out.name
-        callbacks.on_message(name)
-        if read_config(options.out) is not None:
-            code = {name: getattr(options, name) for name in TrainOptions.names_of_code()}
-            options = resumed_options(options.out, **code)
-        run = StudentRun(options, data, _OfOneStudent(callbacks, trial))
-        run.train()
-        if len(run.history) < run.config.epochs:
-            return None
-        summary = run.finish()
+    if finished([options]):
+        return read_summary(options.out)
+    name = options.out.name
+    callbacks.on_message(name)
+    if read_config(options.out) is not None:
+        code = {name: getattr(options, name) for name in TrainOptions.names_of_code()}
+        options = resumed_options(options.out, **code)
+    run = StudentRun(options, data, _OfOneStudent(callbacks, trial))
+    run.train()
+    if len(run.history) < run.config.epochs:
+        return None
+    summary = run.finish()
     callbacks.on_message(f"{name}: test accuracy {summary.test_accuracy:.2%}")
     return summary
 

@@ -78,7 +78,7 @@ def test_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
             "sweep c.h5 --set alpha=0 --set temperature=1,4",
             "--temperature 1.0 only with --alpha above 0",
         ),
-        ("sweep c.h5 --jobs 0", "expected at least 1 for --seeds and --jobs; found 1 and 0"),
+        ("sweep c.h5 --jobs 0", "expected at least 1 for --jobs; found 0"),
         ("compare", "the following arguments are required: RUN"),
         ("predict run", "the following arguments are required: IMAGE_OR_FOLDER"),
         ("export run", "the following arguments are required: --format"),

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from kdcache.errors import OptionError
-from kdcache.runtime import pick_device, share_threads, synchronizer, to_cpu_async, to_device
+from kdcache.runtime import (
+    pick_device,
+    share_threads,
+    single_thread,
+    synchronizer,
+    to_cpu_async,
+    to_device,
+)
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -32,6 +39,18 @@ def test_processes_share_the_threads(processes: int, left: int) -> None:
         torch.set_num_threads(6)
         share_threads(processes)
         assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_single_thread_for_a_while() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(ZeroDivisionError), single_thread() as threads:
+            assert (threads, torch.get_num_threads()) == (3, 1)
+            _ = 1 / 0
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 

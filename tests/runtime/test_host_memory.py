@@ -1,5 +1,6 @@
 """What a process does with memory that it freed."""
 
+import math
 import platform
 import subprocess
 import sys
@@ -51,6 +52,19 @@ def test_it_is_kept_where_there_is_room_for_fragmentation(
     monkeypatch.setattr(memory, "_read_kibibytes", lambda path: found[path.name])
     assert memory.keep_freed_memory() == kept
     assert calls == [(-4, 0), (-1, -1)] * kept
+
+
+@pytest.mark.parametrize(
+    ("available", "size", "processes"),
+    [(6337, 1000, 3), (6335, 1000, 2), (600, 0, 1), (500, 0, 0), (6337, math.inf, 0)],
+)
+def test_processes_fit_with_their_fragmentation(
+    available: int, size: float, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In MiB: one that computes on 1,000 needs 512 + 1.6 * 1,000 = 2,112; three 6,336."""
+    found = {"meminfo": {"MemAvailable": available << 10}}
+    monkeypatch.setattr(memory, "_read_kibibytes", lambda path: found[path.name])
+    assert memory.processes_that_fit(size * 2**20) == processes
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from kdcache.runtime.precision import (
     inference_batch_size,
     pick_precision,
     record_output_sizes,
+    training_memory,
 )
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -26,6 +27,11 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def test_precision_is_that_of_the_arithmetic(precision: str, dtype: torch.dtype) -> None:
     with autocast(precision, CPU):
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
+
+
+class Looks(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * inputs.sum().item()
 
 
 def never_asked() -> float:
@@ -111,10 +117,6 @@ def test_flops_of_a_transformer_count_its_attention() -> None:
 
 
 def test_a_model_that_looks_at_its_data_has_unknown_flops() -> None:
-    class Looks(nn.Module):
-        def forward(self, inputs: Tensor) -> Tensor:
-            return inputs * inputs.sum().item()
-
     assert math.isnan(forward_flops(Looks(), 8))
     assert torch.backends.mha.get_fastpath_enabled()
 
@@ -136,6 +138,17 @@ def test_outputs_are_noted_in_bytes_an_image() -> None:
     ]  # the whole has the last layer's
     module(torch.zeros(2, 3, 64, 64))
     assert max(sizes) == 8 * 16 * 16 * 4
+
+
+def test_training_takes_all_outputs_and_four_times_the_weights() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16 * 16, 5))
+    outputs = 2 * 8 * 16 * 16 + 2 * 5  # the whole has the last layer's
+    weights = 3 * 8 * 9 + 8 + 8 * 16 * 16 * 5 + 5
+    assert training_memory(module, 16, 32) == 4 * (32 * outputs + 4 * weights)
+
+
+def test_a_model_that_looks_at_its_data_has_unknown_memory() -> None:
+    assert training_memory(Looks(), 8, 2) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,14 @@ import torch
 from commands import refused, run
 
 import precompute_teacher
+from kdcache.cli.commands import sweep as command
 from kdcache.cli.main import main
 from kdcache.config import Span, TrainOptions
 from kdcache.engine import StudentRun, TrainingData, load_training_data, train_student
 from kdcache.errors import DataError, KdcacheError
 from kdcache.runs import EpochRecord, RunSummary
 from kdcache.runtime import open_locked
-from kdcache.search import Sweep, SweepCallbacks, SweepPlan, grid, study
+from kdcache.search import Sweep, SweepCallbacks, SweepPlan, grid, jobs, pick_jobs, study
 
 ROOT = Path(__file__).parent.parent.parent
 SHAPES = ["--dataset", "shapes", "--limit", "100", "--image-size", "16"]
@@ -189,6 +190,26 @@ def test_one_that_fails_is_recorded_and_the_rest_go_on(
     again = Said()
     assert len(Sweep(plan, training_data, again).run()) == 1
     assert again.lines[0] == "lr=1e+30,seed=0", "tried again in the next call"
+
+
+def test_nobody_takes_a_student_for_lost_until_the_study_knows_its_end(
+    base: TrainOptions, training_data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another process would have its trial fail, and this one could not complete it."""
+    folder, tell, ends = base.out / "seed=0", optuna.storages.JournalStorage, []
+    record = tell.set_trial_state_values
+
+    def held(self: Any, trial: int, state: optuna.trial.TrialState, *values: Any) -> bool:
+        if state.is_finished():
+            ends.append(state.name)
+            with pytest.raises(BlockingIOError):
+                open_locked(folder / "lock")
+        return record(self, trial, state, *values)
+
+    monkeypatch.setattr(tell, "set_trial_state_values", held)
+    run_sweep(base.replace(epochs=1), training_data)
+    assert ends == ["COMPLETE"]
+    os.close(open_locked(folder / "lock"))
 
 
 @pytest.mark.parametrize("left", ["finished", "killed"])
@@ -434,7 +455,7 @@ def test_a_student_whose_record_is_damaged_is_named_and_the_table_goes_on(
             "expected an option in --set or in --range; found lr in both",
         ),
         (["--storage", "nothing"], "expected a study in nothing; found"),
-        (["--seeds", 0], "expected at least 1 for --seeds and --jobs; found 0 and 1"),
+        (["--seeds", 0], "expected at least 1 for --seeds; found 0"),
         (
             ["--set", "alpha=0", "--set", "alpha=1"],
             "expected each option in one --set; found alpha=0 alpha=1",
@@ -448,6 +469,65 @@ def test_bad_settings_are_refused(
     assert not base.out.exists()
 
 
+class TestJobs:
+    """How many processes a sweep has by default."""
+
+    @pytest.fixture(autouse=True)
+    def room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For three processes of students that are built in 16 x 16 pixels and batches of 32."""
+
+        def fit(size: float) -> int:
+            assert 32 * 3 * 16 * 16 < size < 1e8
+            return 3
+
+        monkeypatch.setattr(jobs, "processes_that_fit", fit)
+
+    @pytest.mark.parametrize(
+        ("cores", "students", "expected"), [(1, 3, 1), (2, 3, 2), (8, 2, 2), (8, 5, 3), (2, 0, 1)]
+    )
+    def test_as_many_as_cores_students_and_memory_allow(
+        self,
+        cores: int,
+        students: int,
+        expected: int,
+        base: TrainOptions,
+        training_data: TrainingData,
+    ) -> None:
+        plan = SweepPlan(base=base, seeds=range(students))
+        assert pick_jobs(plan, training_data, cores) == expected
+
+    def test_finished_students_need_none(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        plan = SweepPlan(base=base, seeds=(0, 1))
+        for _, options in plan.grid[:1]:
+            options.out.mkdir(parents=True)
+            (options.out / "summary.json").touch()
+        assert pick_jobs(plan, training_data, 8) == 1
+
+    def test_one_where_the_order_decides_what_is_trained(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        search = SweepPlan(base=base, spans={"alpha": Span(0, 1)}, search=5)
+        pruned = SweepPlan(base=base, seeds=(0, 1), pruner="median")
+        assert [pick_jobs(plan, training_data, 8) for plan in (search, pruned)] == [1, 1]
+
+    def test_one_on_a_gpu(
+        self,
+        base: TrainOptions,
+        training_data: TrainingData,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(jobs, "pick_device", lambda name: torch.device("cuda"))
+        assert pick_jobs(SweepPlan(base=base, seeds=(0, 1)), training_data, 8) == 1
+
+    def test_a_student_that_cannot_be_built_is_left_to_the_sweep(
+        self, base: TrainOptions, training_data: TrainingData
+    ) -> None:
+        plan = SweepPlan(base=base, choices={"student": ("tiny_models:tiny_cnn", "resnet1")})
+        assert pick_jobs(plan, training_data, 8) == 2
+
+
 class TestHelpers:
     """Real ones: `--jobs 2` starts a process, which must not outlive this one."""
 
@@ -457,8 +537,13 @@ class TestHelpers:
         return words
 
     def test_they_share_the_students_and_the_table_has_theirs(
-        self, base: TrainOptions, capsys: pytest.CaptureFixture[str]
+        self,
+        base: TrainOptions,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """A helper that starts from nothing, as with GPUs; those below are forked."""
+        monkeypatch.setattr(command, "_FORKS", False)
         options = ["--epochs", "1", "--batch-size", "32", "--seeds", "2"]
         assert run(main, *self.command(base, *options)[3:]) == 0
         assert len(list(base.out.glob("*/summary.json"))) == 2

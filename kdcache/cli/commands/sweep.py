@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import dataclasses
 import math
-import subprocess
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,9 @@ from kdcache.cli.parser import add_options, given, parse_range, parse_setting
 from kdcache.config import PRUNERS, SAMPLERS, Role, TrainOptions, expanded
 from kdcache.errors import DataError, OptionError
 
-_MODULE = "kdcache.cli.commands.sweep"  # this module, which a helper runs
+# A forked process has the imports, the images and the cache at once, and shares their memory. With
+# GPUs, and on macOS, whose libraries do not survive it, processes start from nothing.
+_FORKS = sys.platform == "linux"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--jobs",
         type=int,
-        default=1,
         metavar="N",
-        help="processes that share the students, each on a GPU of its own",
+        help="processes that share the students, each on a GPU of its own (default: 1, or on a CPU"
+        " one a core, as far as memory allows)",
     )
     own.add_argument(
         "--pruner",
@@ -74,25 +78,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="database of the study, to share it between machines (default: a file in --out)",
     )
-    own.add_argument("--helper", action="store_true", help=argparse.SUPPRESS)
     # the sweep itself resumes what was interrupted
     add_options(parser, TrainOptions, without=("cache", "out", *TrainOptions.names(Role.START)))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if min(arguments.seeds, arguments.jobs) < 1:
-        counts = f"{arguments.seeds} and {arguments.jobs}"
-        raise OptionError("at least 1 for --seeds and --jobs", counts, "correct them")
+    counts = {"--seeds": arguments.seeds, "--jobs": arguments.jobs}
+    for flag, count in counts.items():
+        if count is not None and count < 1:
+            raise OptionError(f"at least 1 for {flag}", f"{count}", "correct it")
     plan = _plan(arguments)
-    with (
-        _helping(arguments.jobs, _command(arguments, plan.base.words(plan.given))),
-        Progress("sweep", "student") as whole,
-        Progress("student", "step") as steps,
-    ):
-        data = engine.load_training_data(plan.base)
-        sweep = search.Sweep(plan, data, cli.ShowSweep(whole, steps), helper=arguments.helper)
+    with Progress("sweep", "student") as whole, Progress("student", "step") as steps:
+        with runtime.single_thread() as cores:  # a process with more threads cannot be forked
+            data = engine.load_training_data(plan.base)
+            sweep = search.Sweep(plan, data, cli.ShowSweep(whole, steps))
+            jobs = arguments.jobs or search.pick_jobs(plan, data, cores)
         try:
-            sweep.run()
+            with _helping(jobs, plan, data):
+                sweep.run()
         except KeyboardInterrupt:
             done = len(search.finished(sweep.students))
             said = f"{done} of {sweep.total} students are finished; the same command goes on"
@@ -115,7 +118,7 @@ def _plan(arguments: argparse.Namespace) -> "search.SweepPlan":
         base=base,
         choices=choices,
         spans=spans,
-        given=shared.keys(),
+        given=tuple(shared),
         seeds=range(base.seed, base.seed + arguments.seeds),
         search=arguments.search,
         sampler=arguments.sampler or SAMPLERS[0],
@@ -148,42 +151,43 @@ def _settings(texts: Sequence[str]) -> Mapping[str, tuple[Any, ...]]:
     return settings
 
 
-def _command(arguments: argparse.Namespace, shared: list[str]) -> list[str]:
-    """The words that start the same sweep in another process."""
-    words = [*map(str, arguments.cache), "--out", str(arguments.out)]
-    words += ["--seeds", str(arguments.seeds), "--pruner", arguments.pruner, "--helper"]
-    for flag in ("--search", "--sampler", "--storage"):
-        value = getattr(arguments, flag[2:])
-        words += [flag, str(value)] if value is not None else []
-    for flag in ("--set", "--range"):
-        for text in getattr(arguments, flag[2:]):
-            words += [flag, text]
-    return words + shared
-
-
 @contextlib.contextmanager
-def _helping(jobs: int, words: list[str]) -> Iterator[None]:
+def _helping(jobs: int, plan: "search.SweepPlan", data: "engine.TrainingData") -> Iterator[None]:
     """`jobs` - 1 more processes of the same sweep, each on the next GPU if there are any.
 
     They have ended when the block has: whatever ends it early, a signal or an error, ends them.
     """
     gpus = runtime.gpu_count() if jobs > 1 else 0
-    quiet = subprocess.DEVNULL
-    helpers: list[subprocess.Popen[bytes]] = []
+    forks = _FORKS and not gpus
+    processes: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    helpers: list[multiprocessing.Process] = []
     try:
         for number in range(1, jobs):
-            device = ["--device", f"cuda:{number % gpus}"] if gpus else []
-            command = [sys.executable, "-m", _MODULE, str(jobs), *words, "--jobs", "1", *device]
-            helpers.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+            base = plan.base.replace(device=f"cuda:{number % gpus}") if gpus else plan.base
+            own = dataclasses.replace(plan, base=base), data if forks else None, jobs
+            helpers.append(processes.Process(target=_help, args=own))
+            helpers[-1].start()
         runtime.share_threads(jobs)
         yield
         for helper in helpers:
-            helper.wait()
+            helper.join()
     finally:
         for helper in helpers:
             helper.kill()  # an epoch at most is lost, as by a signal that it could catch
         for helper in helpers:
-            helper.wait()
+            helper.join()
+
+
+def _help(plan: "search.SweepPlan", data: "engine.TrainingData | None", jobs: int) -> None:
+    """Be one of several processes of a sweep, a silent one."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    runtime.share_threads(jobs)
+    with Progress("", "student", hidden=True) as whole, Progress("", "step", hidden=True) as steps:
+        callbacks = cli.ShowSweep(whole, steps)
+        data = data or engine.load_training_data(plan.base)
+        search.Sweep(plan, data, callbacks, helper=True).run()
 
 
 def _report(sweep: "search.Sweep") -> int:
@@ -206,8 +210,3 @@ def _report(sweep: "search.Sweep") -> int:
     if missing:
         say(f"{missing} of {len(students)} students are not finished; the same command tries again")
     return missing
-
-
-if __name__ == "__main__":  # a helper that `--jobs` started, as one of so many
-    runtime.share_threads(int(sys.argv[1]))
-    sys.exit(cli.entry_point(["sweep", *sys.argv[2:]]))
