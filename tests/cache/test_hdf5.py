@@ -181,6 +181,16 @@ def test_whatever_libhdf5_says_of_a_structure_is_told_in_one_line(error: type[Ex
     )
 
 
+def test_the_file_is_named_where_libhdf5_cannot_read_it(good_path: Path) -> None:
+    content = bytearray(good_path.read_bytes())
+    content[512:520] = b"no HDF5."  # its signature, behind the user block
+    layout = read_layout_of(good_path)
+    good_path.write_bytes(content)
+    reseal(good_path, layout)
+    with pytest.raises(CacheDamagedError, match=f"found {good_path} with a structure that HDF5"):
+        open_cache(good_path)
+
+
 def test_a_block_that_is_not_of_whole_rows_is_refused(good_path: Path) -> None:
     replace_in_manifest(good_path, b'"classes": 3', b'"classes": 9')
     words = r"manifest \(splits.train: 144 bytes of logits, and there are 48\)"
@@ -238,8 +248,10 @@ def test_an_extent_elsewhere_than_hdf5_sees_it_is_refused(name: str, good_path: 
 def test_labels_that_no_cache_can_have_are_refused(tmp_path: Path) -> None:
     arrays = make_arrays(make_manifest())
     arrays["test/labels"] = np.array([2])
-    with pytest.raises(OptionError, match="correct --augment or the dataset"):
+    with pytest.raises(OptionError) as error:
         hdf5.create_file(tmp_path / "t.h5", make_manifest(), arrays, 4)
+    assert error.value.expected == "views that show the image, and labels of its classes"
+    assert error.value.remedy == "correct --augment or the dataset"
     assert not (tmp_path / "t.h5").exists()
 
 

@@ -16,6 +16,7 @@ from cache_makers import (
     manifest_document,
     open_descriptors,
     partial,
+    replace_in_manifest,
     reverse_logits,
     stop_after,
     write_block,
@@ -61,6 +62,11 @@ class TestWhole:
     def test_fingerprint_is_read_without_the_logits(self, good_path: Path) -> None:
         manifest = make_manifest()
         assert read_sealed_manifest(good_path) == manifest
+
+    def test_the_file_is_named_where_its_manifest_is_none(self, good_path: Path) -> None:
+        replace_in_manifest(good_path, b'"dataset"', b'"datasat"')
+        with pytest.raises(KdcacheError, match=f"{good_path}"):
+            read_sealed_manifest(good_path)
 
     @pytest.mark.parametrize(
         ("place", "where"),

@@ -102,6 +102,15 @@ def test_a_forged_one_is_replaced(
     assert fits(kept, monkeypatch) == 0
 
 
+@pytest.mark.parametrize("name", ["scale", "temperature", "penalty"])
+def test_so_is_one_that_would_divide_by_zero(
+    name: str, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.load(kept)
+    save_tensors(kept, state | {name: torch.zeros_like(state[name])})
+    assert fits(kept, monkeypatch) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive", pickle.dumps({"mean": 1})])
 def test_a_damaged_one_is_replaced(
     kept: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
@@ -192,7 +201,10 @@ class TestVerify:
 
     def test_one_of_another_cache(self, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
         save_tensors(kept, torch.load(kept) | {"fingerprint": torch.zeros(32, dtype=torch.uint8)})
-        assert f"found {kept}, which is of another cache;" in self.said(kept, capsys, 1)
+        assert (
+            f"found {kept}, which is of another cache;"
+            " remove it: it is fitted again when it is needed"
+        ) in self.said(kept, capsys, 1)
 
     @pytest.mark.parametrize("content", [[1], {"mean": 1}, torch.zeros(3)], ids=str)
     def test_something_else(

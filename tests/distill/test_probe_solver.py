@@ -37,6 +37,11 @@ def test_standardise_by_hand() -> None:
     assert features.dtype == torch.float32
 
 
+def test_standardised_logits_stay_on_their_device() -> None:
+    logits, column = (torch.empty(shape, device="meta") for shape in ((2, 3), 3))
+    assert standardise(logits, column, column).device.type == "meta"
+
+
 @pytest.mark.parametrize(
     ("images", "views", "starts", "step"),
     [(5, 1024, [0, 2, 4], 2), (3, 5000, [0, 1, 2], 1), (2048, 1, [0], 2048), (0, 3, [], 1)],

@@ -235,6 +235,13 @@ class TestResume:
         with pytest.raises(DataError, match="device_type: cpu and cuda"):
             recorder.resume(dataclasses.replace(config, device_type="cuda"), CPU, pytest.fail)
 
+    def test_other_images_are_noticed_without_a_config(
+        self, last: Checkpoint, recorder: RunRecorder, config: RunConfig
+    ) -> None:
+        (recorder.folder / "config.json").unlink()
+        with pytest.raises(DataError, match="images: "):
+            recorder.resume(dataclasses.replace(config, images="j" * 64), CPU, pytest.fail)
+
     def test_so_is_an_edit(
         self, last: Checkpoint, recorder: RunRecorder, config: RunConfig
     ) -> None:

@@ -157,6 +157,7 @@ class TestReading:
         with pytest.raises(DataError) as caught:
             read_run(tmp_path / "run")
         assert f"{name} as train_student.py writes it" in str(caught.value)
+        assert caught.value.remedy == "repair it or train anew"
         assert fault in str(caught.value)
 
     def test_a_folder_in_place_of_a_file(self, tmp_path: Path) -> None:
