@@ -132,6 +132,13 @@ class TestState:
         found = direction[0].flatten().double()
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
+    def test_one_view_of_one_image_counts_once(self, numbers: dict[str, torch.Tensor]) -> None:
+        numbers["logits"] = numbers["logits"][:, :1]
+        numbers["seen"] = torch.arange(5).expand(2, 5) == 2
+        loss = Regressions(**numbers)._state(torch.zeros(2, self.CLASSES, self.COLUMNS + 1)).loss
+        assert loss.flatten().tolist() == pytest.approx([math.log(self.CLASSES)] * 2)
+        assert loss.dtype == torch.float64
+
     def test_few_images_are_fitted_too(self, numbers: dict[str, torch.Tensor]) -> None:
         """One fit sees a single image, and one none."""
         numbers["seen"] = torch.tensor([[True, False, False, False, False], [False] * 5])

@@ -360,7 +360,10 @@ def test_without_tensorboard_one_line_says_so(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     arguments = ["--cache", cache, *STUDENT, "--tensorboard", "--out", tmp_path / "run"]
-    assert "expected the package tensorboard" in refused(train_student.main, capsys, *arguments)
+    assert (
+        "expected the package tensorboard for --tensorboard; found none;"
+        " pip install kdcache[tensorboard], or omit it"
+    ) in refused(train_student.main, capsys, *arguments)
 
 
 EDITS = {

@@ -59,6 +59,10 @@ class TestStarting:
         start_run(folder, overwrite=True)
         assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
+    def test_one_that_is_not_there_is_made(self, tmp_path: Path) -> None:
+        start_run(tmp_path / "new" / "run", overwrite=False)
+        assert (tmp_path / "new" / "run").is_dir()
+
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(DataError, match="the right to write the run's folder") as error:
@@ -417,6 +421,13 @@ class TestPredictions:
             assert len(error.value.found) <= 200
             if "teacher" in change:
                 assert "its labels and logits do not fit each other" in error.value.found
+
+    def test_a_damaged_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.pt").write_bytes(b"PK")
+        with pytest.raises(DataError) as error:
+            read_predictions(tmp_path / "a.pt")
+        assert f"{tmp_path}/a.pt as train_student.py writes it" in error.value.expected
+        assert error.value.remedy == "remove it or train anew"
 
     def test_under_the_name_of_an_older_version(self, tmp_path: Path) -> None:
         folder = write_run(tmp_path / "run", 0.5, alpha=0.5)
