@@ -20,7 +20,7 @@ from kdcache.data import ImageData, Prefetcher, draw_views
 from kdcache.engine.teacher import Teacher
 from kdcache.errors import OptionError
 from kdcache.models import state_digest
-from kdcache.runtime import SINGLE_PROCESS, Processes, to_cpu_async
+from kdcache.runtime import SINGLE_PROCESS, CoreWatch, Processes, to_cpu_async
 
 _BLOCK_BYTES = 2 << 20
 _BLOCK_ROWS = 1024  # at most: what one kill can cost
@@ -225,6 +225,7 @@ class _BlockRunner:
         }
         self._views = {split: torch.from_numpy(table) for split, table in tables.items()}
         self._render = teacher.renderer(images.image_shape)
+        self._cores = CoreWatch(teacher.device)
 
     def blocks(
         self, writer: CacheWriter, progress: Callable[[int], None]
@@ -245,6 +246,7 @@ class _BlockRunner:
                     logits.append(self._logits(*next(batches)))
                     done += size
                     progress(done)
+                    self._cores.poll()
                 yield block, torch.cat(logits)
 
     def _batches(

@@ -32,7 +32,7 @@ from kdcache.engine.resolve import TrainConfig
 from kdcache.engine.student import Student
 from kdcache.models import Model, class_logits
 from kdcache.runs import EpochRecord
-from kdcache.runtime import SINGLE_PROCESS, Processes, autocast, compiled, to_device
+from kdcache.runtime import SINGLE_PROCESS, CoreWatch, Processes, autocast, compiled, to_device
 
 if TYPE_CHECKING:
     from kdcache.engine.student_run import StudentRun
@@ -122,7 +122,7 @@ class Trainer:
         self.steps_per_epoch = self._batches.steps
         self._optimizer = make_optimizer(module, config, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self._divergence = DivergenceMonitor(device)
+        self._divergence, self._cores = DivergenceMonitor(device), CoreWatch(device)
         self._generators = self._seeded_generators(config.seed + processes.rank)
 
     def train_epoch(self, epoch: int, after_step: AfterStep) -> dict[str, float]:
@@ -147,6 +147,7 @@ class Trainer:
                 inputs = inputs if mix is None else mix.images(inputs)
                 sums += self._step(inputs, batch, mix, distill_weight) * len(batch.rows)
                 after_step(step, batch.rows, batch.view_index, inputs)
+                self._cores.poll()
                 if step % _POLL_EVERY == _POLL_EVERY - 1:
                     self._divergence.poll(self._when(epoch, step, lr))
         self._divergence.poll(self._when(epoch, self.steps_per_epoch - 1, lr))

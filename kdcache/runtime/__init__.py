@@ -10,6 +10,7 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.runtime import distributed
     from kdcache.runtime.devices import (
+        CoreWatch,
         free_memory,
         gpu_count,
         pick_device,

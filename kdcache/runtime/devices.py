@@ -1,12 +1,19 @@
-"""Devices: picking one, the memory that is free there, and copies to and from it."""
+"""Devices: picking one, the memory that is free there, copies to and from it, a CPU's cores."""
 
 import contextlib
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kdcache.errors import OptionError
+from kdcache.errors import KdcacheWarning, OptionError
+
+# Where a thread waits for a core for more than a quarter of the time, all threads crawl.
+_WATCHED = 5.0  # seconds
+_MUCH = 0.25
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
@@ -103,3 +110,40 @@ def single_thread() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+class CoreWatch:
+    """Notices that other work takes the cores from several threads that compute together.
+
+    They wait for each other in every layer, and spin while they do: where one has no core, the
+    others burn theirs. Linux says how long a thread that could run had to wait for one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._watches = device.type == "cpu" and torch.get_num_threads() > 1
+        self._began, self._waited = time.monotonic(), _waited_for_a_core()
+
+    def poll(self) -> None:
+        """Call this after each step; one KdcacheWarning tells of it."""
+        elapsed = time.monotonic() - self._began
+        if not self._watches or elapsed < _WATCHED:
+            return
+        waited = _waited_for_a_core() - self._waited
+        self._began, self._waited = self._began + elapsed, self._waited + waited
+        if waited > _MUCH * elapsed:
+            self._watches = False
+            warnings.warn(
+                f"other work had the cores for {waited / elapsed:.0%} of the last {elapsed:.0f} s;"
+                " threads that wait for each other then slow down many times: set OMP_NUM_THREADS=1"
+                " or OMP_WAIT_POLICY=passive (docs/performance.md)",
+                KdcacheWarning,
+                stacklevel=2,
+            )
+
+
+def _waited_for_a_core() -> float:
+    """Seconds that this thread could have run and had no core; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, LookupError):
+        return 0.0
