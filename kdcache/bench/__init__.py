@@ -10,6 +10,7 @@ from kdcache._lazy import lazy_exports
 if TYPE_CHECKING:
     from kdcache.bench.measurements import run
     from kdcache.bench.options import QUICK, BenchOptions, chosen
-    from kdcache.bench.presentation import ratio_chart, remarks, table_rows
+    from kdcache.bench.presentation import ratio_chart, remarks, table_head, table_line, table_rows
+    from kdcache.bench.timing import Measurement
 
 __getattr__ = lazy_exports(__name__)

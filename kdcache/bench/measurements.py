@@ -78,11 +78,12 @@ def start(setup: Setup) -> list[Measurement]:
     cache, rows, device = setup.folder / "start.h5", setup.options.rows, str(setup.device)
     in_child("fill_cheap_cache", cache, rows, device)
     load_or_fit_probe(open_cache(cache))
-    found = [in_child("first_steps", cache, device) for _ in range(setup.options.rounds)]
+    found = [in_child("first_steps", cache, device) for _ in setup.rounds()]
     imports = tuple(one["imported"] - one["spawned"] for one in found)
     first = tuple(one["first"] - one["imported"] - one["drawing"] for one in found)
     second = tuple(one["second"] - one["first"] for one in found)
     note = f"{rows} x 1000 logits, probe fitted before, images in memory"
+    note += setup.left_out(len(found))
     soon, at_once = Target(high=5 if setup.gpu else 3), Target(high=0.5)
     return [
         Measurement("process start to the end of its imports", "s", imports),
@@ -95,13 +96,14 @@ def rows(setup: Setup) -> list[Measurement]:
     """Whether phase one's time and memory grow with its rows and no faster."""
     few, many = setup.options.rows // 4, setup.options.rows
     times, growth = [], []
-    for _ in range(setup.options.rounds):
+    for _ in setup.rounds():
         path, device = setup.folder / "rows.h5", str(setup.device)
         less = in_child("fill_cheap_cache", path, few, device)
         more = in_child("fill_cheap_cache", path, many, device)
         times.append(more["seconds"] / less["seconds"] * few / many)
         growth.append((more["peak"] - less["peak"]) / (many - few))
     note = f"{few} rows and {many}, a tiny teacher; a row's images are 3,686 bytes"
+    note += setup.left_out(len(times))
     return [
         Measurement("time a row, 4x over 1x the rows", RATIO, tuple(times), note=note),
         Measurement("memory a further row, 1x to 4x", "bytes", tuple(growth), note=note),
@@ -111,13 +113,13 @@ def rows(setup: Setup) -> list[Measurement]:
 def run(
     options: BenchOptions,
     progress: Callable[[int, int], None],
-    keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, str | int], list[Measurement]]:
+    tell: Callable[[dict[str, Any], list[Measurement]], None],
+) -> list[Measurement]:
     """Make the measurements that are asked for; one that fails leaves its reason in its row.
 
-    `progress` is called with (finished, in all), `keep` with all results so far, JSON-ready.
-
-    Returns the environment, and the measurements.
+    `progress` is called with (finished, in all), `tell` after each with the environment and the
+    options, JSON-ready, and with all measurements so far. Raises OptionError where the precision
+    is one that the processor emulates.
     """
     found: list[Measurement] = []
     names = chosen(options)
@@ -125,6 +127,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="kdcache-bench-") as folder:
         setup = Setup(options, Path(folder))
         facts = {"environment": setup.environment(), "options": setup.options.as_dict()}
+        tell(facts, found)
         for number, name in enumerate(names):
             progress(number, len(names))
             try:
@@ -132,9 +135,9 @@ def run(
             except Exception as error:  # out of memory or a bug: the others are worth having
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 found.append(Measurement(name, "", fault=reason))
-            keep(facts | {"measurements": [one.as_dict() for one in found]})
+            tell(facts, found)
             gc.collect()
             give_back_freed_memory()
             torch.cuda.empty_cache()  # does nothing where torch has no GPU
         progress(len(names), len(names))
-    return facts["environment"], found
+    return found

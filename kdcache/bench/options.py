@@ -33,6 +33,9 @@ class BenchOptions(Options):
         None, "of both phases (default: the teacher's own, and 128)", Role.RECIPE, within=Range(2)
     )
     rounds: int = option(5, "timed calls of each side", Role.RUNTIME, within=AT_LEAST_1)
+    minutes: int = option(
+        10, "after which a measurement begins nothing further", Role.RUNTIME, within=AT_LEAST_1
+    )
     rows: int = option(
         50_000, "of the student's cache at its start", Role.RECIPE, within=Range(200)
     )

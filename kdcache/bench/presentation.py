@@ -1,6 +1,6 @@
 """The bench's table and picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,9 +9,23 @@ from kdcache.bench.timing import RATIO, Measurement, in_words
 from kdcache.report import BLUE, DPI, GREY, INK, ORANGE
 from kdcache.runtime import write_atomically
 
+_WIDTHS = {"what": 43, "median": 7, "min..max": 16, "unit": 8, "target": 16, "holds": 5}
+
+
+def table_line(row: Mapping[str, str | None]) -> str:
+    """A row of the table as text, or for its columns' names the head; each can be printed alone."""
+    cells = [(row[name] or "-").ljust(width) for name, width in _WIDTHS.items()]
+    return "  ".join(cells).rstrip()
+
+
+def table_head() -> str:
+    """The columns' names above a rule."""
+    rule = {name: "-" * width for name, width in _WIDTHS.items()}
+    return f"{table_line(dict(zip(_WIDTHS, _WIDTHS, strict=True)))}\n{table_line(rule)}"
+
 
 def table_rows(measurements: Sequence[Measurement]) -> list[dict[str, str | None]]:
-    """The rows for `format_table`."""
+    """The rows for `table_line`."""
     rows = []
     for one in measurements:
         row = {"what": one.name, "median": "failed", "min..max": None, "unit": one.unit or None}
@@ -28,7 +42,7 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
     """A line for each that failed or has a note; measurements with the same one share it."""
     lines: dict[str, list[str]] = {}
     for one in measurements:
-        text = f"failed: {one.fault}" if one.fault is not None else one.note
+        text = one.note if one.fault is None else f"failed: {one.fault}"
         if text:
             lines.setdefault(text, []).append(one.name)
     return [f"{'; '.join(names)}: {text}" for text, names in lines.items()]

@@ -3,7 +3,8 @@
 import platform
 import re
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from kdcache.cache import open_cache
 from kdcache.config import SPLITS, PrecomputeOptions, TrainOptions
 from kdcache.data import ImageData, Split
 from kdcache.engine import StudentRun, Teacher, Trainer, TrainingData, precompute, prepare_teacher
+from kdcache.errors import OptionError
 from kdcache.models import Model, build_model
-from kdcache.runtime import pick_device, synchronizer
+from kdcache.runtime import emulates, pick_device, synchronizer
 
 _CLASSES = tuple("0123456789")
 
@@ -53,6 +55,9 @@ class Setup:
     def __init__(self, options: BenchOptions, folder: Path) -> None:
         self.device, self.folder = pick_device(options.device), folder
         self.gpu = self.device.type != "cpu"
+        if emulates(options.precision, self.device):
+            expected = "a --precision that this processor has instructions for"
+            raise OptionError(expected, f"{options.precision}, which it emulates", "give fp32")
         count = options.images or (10_240 if self.gpu else 128)
         self.options = options.replace(images=count)
         self.images = noise_images(count)
@@ -85,8 +90,21 @@ class Setup:
 
     def time(self, note: str, **arms: Callable[[], object]) -> Timings:
         """Seconds of the arms, interleaved."""
-        wait = synchronizer(self.device)
-        return Timings(interleaved(arms, self.options.rounds, synchronize=wait), note)
+        wait, rounds = synchronizer(self.device), self.options.rounds
+        seconds = interleaved(arms, rounds, synchronize=wait, limit=60 * self.options.minutes)
+        return Timings(seconds, note + self.left_out(len(next(iter(seconds.values())))))
+
+    def rounds(self) -> Iterator[int]:
+        """Rounds of what takes fresh processes: one at least, and no further after the limit."""
+        began = time.monotonic()
+        for number in range(self.options.rounds):
+            if number == 0 or time.monotonic() - began <= 60 * self.options.minutes:
+                yield number
+
+    def left_out(self, done: int) -> str:
+        """A remark on the rounds that the limit on time left out."""
+        rounds, minutes = self.options.rounds, self.options.minutes
+        return "" if done == rounds else f"; {done} of {rounds} rounds within {minutes} min"
 
     def environment(self) -> dict[str, str | int]:
         """The machine and the software, as far as the numbers depend on them."""

@@ -87,19 +87,27 @@ def interleaved(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
     synchronize: Callable[[], None] = lambda: None,
+    limit: float = math.inf,
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of each arm in each round, after one that allocates, compiles and picks kernels.
 
     What slows the machine down for a while slows all arms down, and every second round goes
     backwards, so that a steady drift favours none. An arm that returns a float has timed itself.
-    `synchronize` waits until the device is done.
+    `synchronize` waits until the device is done. After `limit` seconds no arm begins any more, and
+    a round that is not complete does not count. Raises TimeoutError where none is.
     """
     found: dict[str, list[float]] = {name: [] for name in arms}
+    first = clock()
     for number in range(rounds + 1):
         for name in list(arms)[:: 1 if number % 2 else -1]:
             synchronize()
             began = clock()
+            if began - first > limit:
+                break
             own = arms[name]()
             synchronize()
             found[name].append(own if isinstance(own, float) else clock() - began)
-    return {name: tuple(seconds[1:]) for name, seconds in found.items()}
+    complete = min(map(len, found.values()))
+    if complete < 2:
+        raise TimeoutError(f"skipped: no round within {limit / 60:g} min; see --minutes, --images")
+    return {name: tuple(seconds[1:complete]) for name, seconds in found.items()}

@@ -97,7 +97,7 @@ def epoch_line(record: EpochRecord, epochs: int) -> str:
         f"epoch {record.epoch:>3}/{epochs}  train loss {record.train_loss:.3f}"
         f"  validation loss {record.validation_loss:.3f},"
         f" accuracy {record.validation_accuracy:.1%}{agreement}"
-        f"  {record.images_per_second:,.0f} images/s"
+        f"  {speed(record.images_per_second)} images/s"
     )
 
 
@@ -105,5 +105,12 @@ def epoch_in_short(record: EpochRecord) -> str:
     """The same, short enough to stand behind a bar."""
     return (
         f"loss {record.train_loss:.3f}, validation {record.validation_accuracy:.1%},"
-        f" {record.images_per_second:,.0f} images/s"
+        f" {speed(record.images_per_second)} images/s"
     )
+
+
+def speed(images: float | None) -> str:
+    """Images a second: 12,345, but 1.70."""
+    if images is None:
+        return "-"
+    return f"{images:,.0f}" if images >= 10 else f"{images:.2f}"

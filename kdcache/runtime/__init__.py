@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         autocast,
         compiled,
         cpu_has_bf16,
+        emulates,
         forward_flops,
         inference_batch_size,
         pick_precision,

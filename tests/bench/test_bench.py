@@ -57,6 +57,52 @@ def test_arms_are_interleaved_and_the_first_round_is_not_timed() -> None:
     assert (rate.note, rate.seconds) == ("a note", seconds)
 
 
+def test_after_the_limit_no_arm_begins_and_only_complete_rounds_count() -> None:
+    clock = FakeClock()
+    arms = {"a": clock.arm("a", 10, 2, 3), "b": clock.arm("b", 10, 4, 12, 1)}
+    assert interleaved(arms, 5, clock=clock, limit=35) == {"a": (2,), "b": (4,)}
+    assert "".join(clock.calls) == "baabb", (
+        "26 seconds after the first round, 38 after one more arm"
+    )
+
+
+def test_a_limit_below_a_round_says_what_to_do() -> None:
+    clock = FakeClock()
+    arms = {"a": clock.arm("a", 300, 301), "b": clock.arm("b", 300)}
+    with pytest.raises(TimeoutError, match="skipped: no round within 10 min; see --minutes"):
+        interleaved(arms, 5, clock=clock, limit=600)
+
+
+def test_rounds_of_fresh_processes_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = BenchOptions(
+        device="cpu", teacher="tiny_models:tiny_teacher", image_size=32, rounds=5, minutes=2
+    )
+    setup, now = Setup(options, tmp_path), [0.0]
+    monkeypatch.setattr("kdcache.bench.setup.time.monotonic", lambda: now[0])
+    done = 0
+    for _ in setup.rounds():
+        now[0] += 61
+        done += 1
+    assert done == 2 and setup.left_out(done) == "; 2 of 5 rounds within 2 min"
+    assert setup.left_out(5) == ""
+
+
+AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
+
+
+def test_what_the_processor_emulates_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2, raising=False)
+    for precision in ("bf16", "fp16"):
+        words = ["bench", "--quick", "--device", "cpu", "--precision", precision]
+        assert f"found {precision}, which it emulates; give fp32" in refused(main, capsys, *words)
+    large = build_model("resnet50", "none", seed=0, image_size=224)
+    assert prepare_teacher(large, CPU, "auto").precision == "fp32"
+
+
 def test_an_arm_may_time_itself() -> None:
     clock = FakeClock()
     assert interleaved({"a": lambda: 7.5}, 3, clock=clock) == {"a": (7.5, 7.5, 7.5)}
@@ -227,6 +273,9 @@ def test_a_failing_measurement_leaves_its_reason_and_the_others_go_on(
     assert run(main, "bench", "--quick", "--device", "cpu", *only, "--json", file) == 1
     out = capsys.readouterr().out
     assert "phase-one: failed: no room for this" in out and "0.9..1" in out
+    assert [line.split()[0] for line in out.splitlines()[2:7]] == [
+        "what", "-" * 43, "phase-one", "training", "share",
+    ]  # fmt: skip
     kept = json.loads(file.read_text())["measurements"]
     assert [entry["fault"] for entry in kept] == ["no room for this", "MemoryError", None]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdcache.runtime import precision as arithmetic
 from kdcache.runtime.precision import (
     autocast,
+    emulates,
     forward_flops,
     inference_batch_size,
     pick_precision,
@@ -92,6 +93,24 @@ def test_a_precision_that_is_given_stays(device: torch.device) -> None:
 def test_without_news_of_the_processor_it_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not arithmetic.cpu_has_bf16()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"architecture": "x86_64", "avx2": True}, [False, True, True]),
+        ({"architecture": "x86_64", "avx512_bf16": True}, [False, False, True]),
+        ({"architecture": "x86_64", "amx_bf16": True, "avx512_fp16": True}, [False] * 3),
+        ({"architecture": "aarch64"}, [False] * 3),  # nothing is known of it
+        ({}, [False] * 3),
+    ],
+)
+def test_what_a_cpu_emulates(
+    capabilities: dict[str, object], expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert [emulates(name, CPU) for name in ("fp32", "bf16", "fp16")] == expected
+    assert not any(emulates(name, GPU) for name in ("fp32", "bf16", "fp16"))
 
 
 def test_flops_by_hand() -> None:

@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from kdcache import bench, report, runtime
+from kdcache import bench, runtime
 from kdcache.cli.console import Progress, say
 from kdcache.cli.parser import add_options, given
 from kdcache.errors import OptionError
@@ -29,14 +30,23 @@ def run(arguments: argparse.Namespace) -> int:
         if file is not None and not file.absolute().parent.is_dir():  # found before the hours
             raise OptionError(f"a folder for {file}", "none", "make it or give another one")
 
-    def keep(results: dict[str, object]) -> None:
-        if arguments.json is not None:
-            runtime.write_json(arguments.json, results)
-
     with Progress("bench", "measurement") as progress:
-        environment, found = bench.run(options, progress, keep)
-    say(", ".join(f"{key} {value}" for key, value in environment.items()) + "\n")
-    say(f"{report.format_table(bench.table_rows(found))}\n")
+        shown = 0
+
+        def tell(facts: dict[str, Any], found: "list[bench.Measurement]") -> None:
+            nonlocal shown
+            if not found:
+                environment = (f"{key} {value}" for key, value in facts["environment"].items())
+                progress.say(f"{', '.join(environment)}\n\n{bench.table_head()}")
+            for row in bench.table_rows(found[shown:]):
+                progress.say(bench.table_line(row))
+            shown = len(found)
+            if arguments.json is not None:
+                results = facts | {"measurements": [one.as_dict() for one in found]}
+                runtime.write_json(arguments.json, results)
+
+        found = bench.run(options, progress, tell)
+    say("")
     for remark in bench.remarks(found):
         say(remark)
     say("unit x: a ratio, measured interleaved; all other numbers are this machine's own")
