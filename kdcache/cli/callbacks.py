@@ -5,9 +5,9 @@ This module imports the engine; the commands load it once their options are know
 
 from torch import Tensor
 
+from kdcache import report  # what it offers is imported when it is used: matplotlib at the end
 from kdcache.cli.console import Progress
 from kdcache.engine import StudentRun, TrainingCallbacks
-from kdcache.report import draw_pictures, show_batch
 from kdcache.runs import EpochRecord
 from kdcache.runtime import keep_freed_memory
 from kdcache.search import SweepCallbacks
@@ -42,14 +42,14 @@ class ShowTraining(TrainingCallbacks):
             keep_freed_memory()  # now that a step has shown how much it needs
         self._first = False
         if self._vis:
-            show_batch(run, step, image_index, view_index, inputs)
+            report.show_batch(run, step, image_index, view_index, inputs)
 
     def on_epoch(self, run: StudentRun, record: EpochRecord) -> None:
         self._progress.say(epoch_line(record, run.config.epochs))
         self._progress.show(epoch_in_short(record))
 
     def on_tested(self, run: StudentRun) -> None:
-        draw_pictures(run)
+        report.draw_pictures(run)
 
     def on_finished(self, run: StudentRun) -> None:
         self.trained = True

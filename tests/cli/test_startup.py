@@ -97,6 +97,12 @@ def test_a_refused_option_of_the_scripts(script: Path, tmp_path: Path) -> None:
     assert imported(script, tmp_path, "--seed", "-1", code=2) == set()
 
 
+def test_training_begins_without_what_draws_its_pictures(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import kdcache.cli.callbacks")
+    assert "matplotlib" not in imported(script, tmp_path, code=0)
+
+
 def test_compare_imports_no_more_than_it_uses(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 1)):
         student = [*SHAPES, *TINY_STUDENT, "--epochs", 1, "--alpha", 0, "--seed", seed]

@@ -603,7 +603,7 @@ def test_an_interrupted_sweep_says_how_far_it_came(
     def interrupted(run: StudentRun) -> None:
         raise KeyboardInterrupt  # anywhere, without words of its own
 
-    monkeypatch.setattr("kdcache.cli.callbacks.draw_pictures", interrupted)
+    monkeypatch.setattr("kdcache.cli.callbacks.report.draw_pictures", interrupted)
     assert run(main, "sweep", base.cache, *STUDENT, "--seeds", 2, "--out", base.out) == 130
     assert (
         "interrupted; 0 of 2 students are finished; the same command goes on"

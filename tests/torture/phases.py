@@ -168,7 +168,7 @@ def _carry_out(words: str, root: Path, disturb: Disturb, report: Report) -> int:
         replaced(os, fsync=_rest, fdatasync=_rest),
         replaced(student_run, time=clock),
         replaced(precomputation, _BLOCK_ROWS=BLOCK_ROWS),
-        replaced(callbacks, draw_pictures=_draw_pictures),
+        replaced(callbacks.report, draw_pictures=_draw_pictures),
         replaced(ShowTraining, on_epoch=_stop if words.startswith(STOPPED) else _rest),
         replaced(registry, _OWN=(*registry._OWN, "tiny_models:", "torture.phases:")),
         redirect_stdout(StringIO()),
