@@ -4,6 +4,8 @@ In a forgery layout record, checksums and seal are all valid: only what HDF5 its
 that fits the manifest, can still give it away.
 """
 
+import os
+import stat
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +25,7 @@ from cache_makers import (
     read_layout_of,
     replace_in_manifest,
     reseal,
+    write_cache,
 )
 
 from kdcache.cache import hdf5
@@ -243,6 +246,13 @@ def test_an_extent_elsewhere_than_hdf5_sees_it_is_refused(name: str, good_path: 
     reseal(good_path, replace(layout, **{name: Extent(len(content), extent.size)}))
     with pytest.raises(CacheDamagedError, match=f"{name} elsewhere than its layout record says"):
         open_cache(good_path)
+
+
+def test_a_cache_is_no_program(tmp_path: Path) -> None:
+    write_cache(tmp_path / "t.h5", make_manifest())
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "t.h5").stat().st_mode) == 0o644 & ~umask
 
 
 def test_labels_that_no_cache_can_have_are_refused(tmp_path: Path) -> None:

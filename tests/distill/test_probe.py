@@ -36,7 +36,7 @@ def fit(
     return fit_probe(*train, validation[0][:, 0], validation[1], CLASSES, seed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def probe() -> Probe:
     return fit(clusters(600, 0), clusters(200, 1))
 
