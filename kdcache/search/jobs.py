@@ -14,7 +14,7 @@ def pick_jobs(plan: SweepPlan, data: TrainingData, cores: int) -> int:
     """How many processes train a plan's students soonest.
 
     On a CPU one a core, as far as there are students and memory: students beside each other, each
-    with a single thread, were never slower (docs/performance.md). One on a GPU, where that is not
+    with a single thread, were not slower in any pair measured (docs/performance.md). One on a GPU, where that is not
     measured; and one where it depends on the students that are finished which comes next, so that
     the same command trains the same ones.
     """
