@@ -13,10 +13,10 @@ from kdcache.search.plan import SweepPlan
 def pick_jobs(plan: SweepPlan, data: TrainingData, cores: int) -> int:
     """How many processes train a plan's students soonest.
 
-    On a CPU one a core, as far as there are students and memory: students beside each other, each
-    with a single thread, were not slower in any pair measured (docs/performance.md). One on a GPU, where that is not
-    measured; and one where it depends on the students that are finished which comes next, so that
-    the same command trains the same ones.
+    On a CPU one a core, as far as there are students and memory: small students beside each other,
+    each with a single thread, were not slower in any comparison (docs/performance.md). One on a
+    GPU, where that is not measured; and one where it depends on the students that are finished
+    which comes next, so that the same command trains the same ones.
     """
     device = pick_device(plan.base.device)
     if device.type != "cpu" or plan.search is not None or plan.pruner != PRUNERS[0]:
