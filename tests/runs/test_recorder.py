@@ -337,8 +337,9 @@ class TestBest:
     ) -> None:
         path = recorder.folder / "best.pt"
         save_tensors(path, torch.load(path, weights_only=True) | change)
-        with pytest.raises(DataError, match=r"best\.pt as train_student\.py writes it"):
+        with pytest.raises(DataError, match=r"best\.pt as train_student\.py writes it") as error:
             recorder.read_best(CPU)
+        assert "Error(" in error.value.found  # what Python said
         save_tensors(path, {name: 1 for name in change})
         with pytest.raises(DataError, match=r"best\.pt as train_student\.py writes it"):
             recorder.read_best(CPU)

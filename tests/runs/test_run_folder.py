@@ -387,11 +387,14 @@ class TestPredictions:
         assert torch.equal(read.teacher, kept["teacher"].float())
 
     def test_of_a_student_that_diverged(self, tmp_path: Path) -> None:
-        logits = torch.tensor([[float("nan")] * 3, [float("inf"), 0, float("-inf")]])
-        save_predictions(tmp_path / "a.pt", torch.tensor([1, 0]), student=logits)
+        nan, inf = float("nan"), float("inf")
+        logits = torch.tensor([[nan] * 3, [inf, 0, -inf], [nan, 1, 2]])
+        save_predictions(tmp_path / "a.pt", torch.tensor([1, 0, 2]), student=logits)
         read = read_predictions(tmp_path / "a.pt")
         assert read is not None
-        assert read.student.tolist() == [[0.0] * 3, [0.0, -65504.0, -65504.0]]
+        assert read.student.tolist() == [
+            [0.0] * 3, [0.0, -65504.0, -65504.0], [-65504.0, -1.0, 0.0]
+        ]  # fmt: skip
 
     def test_of_one_class(self, tmp_path: Path) -> None:
         save_predictions(tmp_path / "a.pt", torch.tensor([2, 2]), student=torch.eye(3)[:2])
