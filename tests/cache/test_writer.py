@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from torture.common import InTurn
 
 from kdcache.cache import writer as writers
-from kdcache.cache.reader import open_cache
+from kdcache.cache.reader import open_cache, verify_cache
 from kdcache.cache.writer import CacheWriter
 from kdcache.errors import CacheDamagedError, DataError, OptionError, PeerError
 from kdcache.runtime import files
@@ -55,6 +55,10 @@ class TestRoundTrip:
         path = tmp_path_factory.mktemp("round") / "t.h5"
         write_cache(path, manifest, block_rows)
         assert_right(open_cache(path, in_memory=not mapped), manifest)
+
+    def test_the_seal_has_the_digest_of_the_logits(self, tmp_path: Path) -> None:
+        write_cache(tmp_path / "t.h5", make_manifest())
+        verify_cache(tmp_path / "t.h5")
 
     def test_only_the_cache_remains(self, tmp_path: Path) -> None:
         write_cache(tmp_path / "new" / "folder" / "t.h5", make_manifest())

@@ -45,6 +45,13 @@ def through_json(document: Any) -> Any:
     return json.loads(json.dumps(document))
 
 
+def test_so_do_the_teachers_of_an_ensemble() -> None:
+    members = (TeacherScores("a", 0.5, 0.25), TeacherScores("b", None, None))
+    scores = TeacherScores("a + b", 0.75, 0.5, members)
+    record = dataclasses.replace(SUMMARY, teacher=scores)
+    assert RunSummary.from_json(through_json(record.to_json())).teacher == scores
+
+
 @RECORDS
 def test_every_field_comes_back(record: Record) -> None:
     document = through_json(record.to_json())
