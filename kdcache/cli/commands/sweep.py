@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import math
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,6 +156,8 @@ def _helping(jobs: int, plan: "search.SweepPlan", data: "engine.TrainingData") -
 
     They have ended when the block has: whatever ends it early, a signal or an error, ends them.
     """
+    import multiprocessing  # slow to import, and only sweeps need it
+
     gpus = runtime.gpu_count() if jobs > 1 else 0
     forks = _FORKS and not gpus
     processes: Any = multiprocessing.get_context("fork" if forks else "spawn")
