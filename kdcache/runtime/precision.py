@@ -16,6 +16,9 @@ from kdcache.runtime.devices import free_memory
 # in bf16 as in fp32, smaller ones gain little or lose half.
 _WORTH_BF16 = 1e9  # floating-point operations of one image going forward
 
+# of x86 processors, for products; any of them will do
+_INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
+
 _CPU_BUDGET = 128 << 20  # bytes for the largest layer's output; larger batches are no faster
 # of a GPU's free memory, for the largest layer's output; some eight such tensors live at once
 _GPU_FRACTION = 1 / 32
@@ -56,8 +59,7 @@ def pick_precision(
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU has instructions for bf16 products; older versions of torch do not tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return _has_instructions("bf16")
 
 
 def emulates(precision: str, device: torch.device) -> bool:
@@ -65,12 +67,19 @@ def emulates(precision: str, device: torch.device) -> bool:
 
     With AVX2 alone 1 GFLOP/s was measured for bf16 and fp16, and 100 for fp32.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    if device.type != "cpu" or capabilities.get("architecture") != "x86_64":
+    if device.type != "cpu" or _capabilities().get("architecture") != "x86_64":
         return False
-    needed = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-    names = needed.get(precision, ())
-    return bool(names) and not any(capabilities.get(name, False) for name in names)
+    return precision in _INSTRUCTIONS and not _has_instructions(precision)
+
+
+def _has_instructions(precision: str) -> bool:
+    """Whether an x86 processor says that it has instructions for products in bf16 or fp16."""
+    return any(_capabilities().get(name, False) for name in _INSTRUCTIONS[precision])
+
+
+def _capabilities() -> dict[str, Any]:
+    """What torch knows of this processor; empty in older versions."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
