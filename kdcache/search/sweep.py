@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -111,8 +112,8 @@ class Sweep:
             self._tell()
             if queued:
                 caught = (KdcacheError, RuntimeError)
-                with contextlib.ExitStack() as self._claim:  # until the study knows how it ended
-                    self._study.optimize(self._train, n_trials=1, catch=caught)
+                with contextlib.ExitStack() as held:  # until the study knows how it ended
+                    self._study.optimize(partial(self._train, held), n_trials=1, catch=caught)
             else:
                 time.sleep(_PAUSE)
             queued, running = enqueue_missing(self._study, self.plan)
@@ -123,8 +124,8 @@ class Sweep:
     def _tell(self) -> None:
         self._callbacks.on_student(len(finished(self.students)), self.total)
 
-    def _train(self, trial: "Trial") -> float:
-        """The validation accuracy of a trial's student."""
+    def _train(self, held: contextlib.ExitStack, trial: "Trial") -> float:
+        """The validation accuracy of a trial's student, which is claimed until `held` ends."""
         import optuna
 
         if SEED not in trial.user_attrs:
@@ -135,7 +136,7 @@ class Sweep:
         trial.set_user_attr(STUDENT, name)
         try:
             _check_folder(options, self.data)
-            self._claim.enter_context(claim(options.out, wait=True))
+            held.enter_context(claim(options.out, wait=True))
             summary = _train_claimed(options, self.data, self._callbacks, trial)
         except (KdcacheError, RuntimeError) as error:
             trial.set_user_attr(ERROR, f"{error}")
@@ -148,9 +149,7 @@ class Sweep:
 
 
 def train_one(
-    options: TrainOptions,
-    data: TrainingData,
-    callbacks: SweepCallbacks,
+    options: TrainOptions, data: TrainingData, callbacks: SweepCallbacks
 ) -> RunSummary | None:
     """Train a student, or go on with it, unless it is finished or another process is at it.
 
