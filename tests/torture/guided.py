@@ -31,10 +31,9 @@ from typing import Any
 from cache_makers import manifest_document
 
 from kdcache.cache import open_cache
-from kdcache.cache.manifest import Manifest
 from kdcache.distill import load_or_fit_probe, probe_file
 from torture.common import Job, Row
-from torture.fuzzing import examples, read_file, read_record
+from torture.fuzzing import examples, read_file, read_manifest, read_record
 from torture.sealer import pack_manifest, with_crc
 
 CORPUS = Path(__file__).with_name("corpus.zip")
@@ -60,16 +59,6 @@ def read_json(kind: Any, text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return read_record(kind, document)
-
-
-def read_manifest(text: bytes) -> bool:
-    """Whether a manifest is taken."""
-    try:
-        manifest = Manifest.parse(text)
-    except ValueError:
-        return False
-    assert Manifest.parse(manifest.to_bytes()) == manifest, "it is another manifest"
-    return True
 
 
 def with_digest(archive: bytes) -> bytes:
