@@ -35,7 +35,8 @@ from torchvision import transforms
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdcache.bench.timing import RATIO, Measurement, Target, Timings, in_words, interleaved
+from kdcache import bench  # what it offers is imported when it is used: a side needs none of it
+from kdcache.bench.timing import RATIO, Measurement, Target, Timings, interleaved
 from kdcache.cache import open_cache
 from kdcache.cli import OneLineParser, Progress, exit_code, say
 from kdcache.config import PrecomputeOptions, TrainOptions
@@ -325,21 +326,15 @@ def comparisons(timings: Timings, student: float, teacher: float) -> list[Measur
 
 def markdown(timings: Timings, peaks: dict[str, int], found: list[Measurement]) -> str:
     """Two tables: seconds and memory of each side, and the ratios."""
-
-    def cells(values: tuple[float, ...]) -> str:
-        return f"{in_words(min(values))}..{in_words(max(values))}"
-
     lines = ["| an epoch of | seconds, median | min..max | peak, MiB |", "|---|---|---|---|"]
-    for name, seconds in timings.seconds.items():
-        median = in_words(Measurement(name, "s", seconds).median)
-        lines.append(f"| {name} | {median} | {cells(seconds)} | {peaks[name] >> 20:,} |")
+    epochs = [Measurement(name, "s", seconds) for name, seconds in timings.seconds.items()]
+    for row in bench.table_rows(epochs):
+        peak = f"{peaks[str(row['what'])] >> 20:,}"
+        lines.append(f"| {row['what']} | {row['median']} | {row['min..max']} | {peak} |")
+    columns = ("what", "median", "min..max", "target", "holds")
     lines += ["", "| ratio | median | min..max | target | holds |", "|---|---|---|---|---|"]
-    for one in found:
-        target, holds = "", ""
-        if one.target is not None:
-            target, holds = str(one.target), "yes" if one.target.holds(one.median) else "no"
-        median = in_words(one.median)
-        lines.append(f"| {one.name} | {median} | {cells(one.values)} | {target} | {holds} |")
+    for row in bench.table_rows(found):
+        lines.append(f"| {' | '.join(row[name] or '' for name in columns)} |")
     return "\n".join(lines)
 
 
