@@ -566,7 +566,7 @@ class TestHelpers:
             time.sleep(0.05)
         process.send_signal(number)
         _, printed = process.communicate(timeout=60)
-        assert process.returncode == 128 + number
+        assert process.returncode == 128 + number, printed
         assert "0 of 4 students are finished; the same command goes on" in printed
         assert "Traceback" not in printed
         for folder in base.out.glob("*/"):
