@@ -1,5 +1,6 @@
 """An option: a dataclass field that knows its help, the values that it accepts, and its role."""
 
+import contextlib
 import dataclasses
 import enum
 import math
@@ -204,7 +205,8 @@ def read_setting(hint: Any, value: Any) -> Any:
     if isinstance(several, list) and several:
         return one_or_more([read_setting(kind, one) for one in several])
     if kind is float and _is_number(value):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # of an integer of hundreds of digits
+            return float(value)
     if kind is rgb and isinstance(value, list) and all(_is_number(one) for one in value):
         return rgb(",".join(map(str, value)))
     if kind is Path and isinstance(value, str):

@@ -57,6 +57,7 @@ class TestReading:
             ("epochs = true", "epochs to be a whole number"),
             ('alpha = "half"', "alpha to be a number"),
             ("alpha = false", "alpha to be a number"),
+            (f"lr = {10**400}", "lr to be a number"),
             ("vis = 1", "vis to be true or false"),
             ("student = 18", "student to be text"),
             ("out = 3", "out to be a path"),
