@@ -3,6 +3,9 @@
 The command lines turn each of them into one line on standard error and exit code 2.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class KdcacheError(Exception):
     """Something that was given cannot be used.
@@ -43,3 +46,21 @@ class PeerError(KdcacheError):
 
 class KdcacheWarning(UserWarning):
     """Something that was given can be used, but may not be what was meant. One line."""
+
+
+@contextlib.contextmanager
+def uncovered_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt where another error has taken its place.
+
+    A library that cleans up after Ctrl-C may fail in that; what it then raises is no fault of the
+    work that was interrupted.
+    """
+    try:
+        yield
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None:
+            behind = behind.__context__
+            if isinstance(behind, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+        raise

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from kdcache.errors import DataError
+from kdcache.errors import DataError, uncovered_interrupts
 from kdcache.runtime.files import write_atomically
 
 _COMMENT = re.compile(rb"kdcache sha256 ([0-9a-f]{64})")
@@ -36,13 +36,12 @@ def save_tensors(path: Path, state: Any) -> None:
 def _save(state: Any, file: BinaryIO) -> None:
     archive = _Hashing(file)
     try:
-        torch.save(state, archive)  # pyright: ignore[reportArgumentType]  # needs write and flush
+        with uncovered_interrupts():
+            torch.save(state, archive)  # pyright: ignore[reportArgumentType]  # needs write, flush
     except RuntimeError as error:
         hidden = error.__context__  # torch's own error takes the place of what the file raised
         if isinstance(hidden, OSError):
             raise OSError(hidden.errno, hidden.strerror) from error
-        if isinstance(hidden, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
         raise
     file.seek(-len(_NO_COMMENT), os.SEEK_END)
     file.write(struct.pack("<H", _COMMENT_BYTES))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdcache.config import Role, TrainOptions
 from kdcache.engine import StudentRun, TrainingCallbacks, TrainingData
-from kdcache.errors import KdcacheError, OptionError
+from kdcache.errors import KdcacheError, OptionError, uncovered_interrupts
 from kdcache.runs import (
     EpochRecord,
     RunSummary,
@@ -98,6 +98,7 @@ class Sweep:
         """The names of the students that the pruner ended; of those that failed, with the error."""
         return outcomes(self._study)
 
+    @uncovered_interrupts()  # Optuna may fail while it gives back its lock on the study
     def run(self) -> list[RunSummary]:
         """Train every student that is not finished.
 
@@ -133,11 +134,12 @@ class Sweep:
         values = chosen_values(trial, self.plan)
         options = self.plan.student(values, trial.user_attrs[SEED])
         name = options.out.name
-        trial.set_user_attr(STUDENT, name)
         try:
-            _check_folder(options, self.data)
-            held.enter_context(claim(options.out, wait=True))
-            summary = _train_claimed(options, self.data, self._callbacks, trial)
+            with uncovered_interrupts():  # before one could be taken for a fault of the student
+                trial.set_user_attr(STUDENT, name)
+                _check_folder(options, self.data)
+                held.enter_context(claim(options.out, wait=True))
+                summary = _train_claimed(options, self.data, self._callbacks, trial)
         except (KdcacheError, RuntimeError) as error:
             trial.set_user_attr(ERROR, f"{error}")
             self._callbacks.on_message(f"{name}: failed: {error}")

@@ -609,3 +609,25 @@ def test_an_interrupted_sweep_says_how_far_it_came(
         "interrupted; 0 of 2 students are finished; the same command goes on"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "during"), [(optuna.Trial, "set_user_attr"), (optuna.Study, "optimize")]
+)
+def test_so_does_one_that_was_interrupted_while_optuna_gave_back_its_lock(
+    owner: type,
+    during: str,
+    base: TrainOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*arguments: object, **named: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise RuntimeError("did not possess lock") from None  # nor may it hide it so
+
+    monkeypatch.setattr(owner, during, interrupted)
+    words = ["--seeds", 2, "--out", base.out]
+    assert run(main, "sweep", base.cache, *STUDENT, *words) == 130
+    assert "interrupted; 0 of 2 students are finished;" in capsys.readouterr().err
